@@ -1,0 +1,423 @@
+"""A config file (YAML) read into validated, frozen settings, and their JSON Schema.
+
+Settings may be overridden from the environment: `ASSETMILL_STORE__URL=s3://bucket/prefix` sets `store.url`.
+Relative paths resolve against the nearest ancestor folder of the config that holds a `pyproject.toml`, else
+against the config's own folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from assetmill.records import InputError, Problem, Scalar
+
+ENVIRONMENT_PREFIX = "ASSETMILL_"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+def _parse_size(value: Any) -> Any:
+    """`512` or `"512x768"` (width × height) as a pair of pixels."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return (value, value)
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d+)\s*(?:[x×*,]\s*(\d+)\s*)?", value)
+        if match:
+            return (int(match[1]), int(match[2] or match[1]))
+    return value
+
+
+Size = Annotated[
+    tuple[Annotated[int, Field(ge=8, le=16384)], Annotated[int, Field(ge=8, le=16384)]],
+    BeforeValidator(_parse_size, json_schema_input_type=int | str | tuple[int, int]),
+]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class SheetConfig(_Section):
+    """Where the assets come from."""
+
+    path: Path = Field(description="CSV, TSV, XLSX, ODS or Parquet file.")
+    id: str = Field(description="Column (after mapping) that names an asset.")
+    table: str | None = Field(None, description="Worksheet of a workbook; the first one if left out.")
+    header: bool = Field(True, description="False for a file without a header row; then give `names`.")
+    names: tuple[str, ...] | None = Field(None, description="Column names of a file without a header row.")
+    columns: Mapping[str, str] = Field(
+        default_factory=dict, description="Mapping of the name templates use to the header in the file."
+    )
+    overrides: Mapping[Literal["seed", "size", "negative", "candidates", "priority"], str] = Field(
+        default_factory=dict,
+        description="Columns whose text, where not empty, overrides a setting for that row.",
+    )
+    fold: bool = Field(False, description="Fold rows that share an id into one asset (Shopify exports).")
+    encoding: str | None = Field(None, description="Text encoding; found from UTF-8, UTF-16 and cp1252 if left out.")
+    delimiter: str | None = Field(None, description="Column delimiter; found if left out.")
+    max_bad_rows: Fraction = Field(0.01, description="Share of bad rows above which nothing starts.")
+    max_bytes: int = Field(512 * 2**20, gt=0, description="Largest file that is opened.")
+    max_cells: int = Field(20_000_000, gt=0, description="Largest number of cells.")
+    max_ratio: float = Field(200.0, gt=1, description="Largest ratio of unpacked to packed size in a workbook.")
+
+    @model_validator(mode="after")
+    def _names_without_header(self) -> SheetConfig:
+        if not self.header and not self.names:
+            raise ValueError("a sheet without a header row needs `names`, one per column")
+        return self
+
+
+class PromptsConfig(_Section):
+    """How assets become prompts."""
+
+    templates: tuple[Path, ...] = Field(min_length=1, description="Jinja2 templates with YAML front matter (.j2).")
+    wildcards: Path | None = Field(None, description="Folder of word lists, one entry a line, used as __name__.")
+    deny: tuple[str, ...] = Field((), description="Terms no rendered prompt may hold (brands, persons).")
+    deny_file: Path | None = Field(None, description="File of such terms, one a line, # for remarks.")
+    locales: Mapping[str, Mapping[str, str]] = Field(
+        default_factory=dict,
+        description="Per locale, the columns that replace others: {de: {title: title_de}}. Adds the axis `locale`.",
+    )
+    token_limit: int | None = Field(
+        None, gt=0, description="Tokens the text encoder reads; the model's own if left out."
+    )
+
+
+class AdapterConfig(_Section):
+    path: Path
+    weight: float = 1.0
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="Pinned hash of the file.")
+
+
+class ModelConfig(_Section):
+    """Which generator makes the pictures, and its settings."""
+
+    engine: str = Field("diffusers", description="Engine family: diffusers, simulated, or a plug-in's name.")
+    source: str = Field("starter", description="`starter`, a folder, or a hub id.")
+    revision: str | None = Field(None, description="Pinned commit of a hub id (40 hex digits).")
+    operation: str = "text-to-image"
+    size: Size | None = Field(None, description="Pixels, `512` or `512x768`; the model's own if left out.")
+    steps: int | None = Field(None, ge=1, le=1000)
+    guidance: float | None = Field(None, ge=0.0, le=100.0)
+    scheduler: str | None = Field(None, description="diffusers scheduler class; the model's own if left out.")
+    negative: str = Field("", description="Negative prompt where neither row nor template gives one.")
+    strength: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    adapters: tuple[AdapterConfig, ...] = ()
+    options: Mapping[str, Scalar] = Field(default_factory=dict, description="Settings only this engine knows.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    batch: int | None = Field(None, ge=1, le=4096, description="Images per forward; found if left out.")
+    compile: bool = Field(False, description="torch.compile the denoiser's blocks.")
+    channels_last: bool = False
+    offload: bool = Field(False, description="Keep parts that don't work on the CPU (needs less GPU memory).")
+    offline: bool = Field(True, description="Never ask a hub at run time; pull models beforehand.")
+    timeout: float = Field(600.0, gt=0, description="Seconds after which one batch counts as hung.")
+
+
+class JudgeConfig(_Section):
+    engine: str = Field("open_clip", description="Judge family: open_clip, simulated, or a plug-in's name.")
+    source: str = Field("starter", description="`starter`, a folder, or an open_clip model name.")
+    pretrained: str | None = Field(None, description="open_clip tag or weight file for a model name.")
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+
+
+class GatesConfig(_Section):
+    """Acceptance checks on candidates. Thresholds on 8-bit values; a dim scene is not a black one."""
+
+    black_max: float = Field(8.0, ge=0, le=255, description="Rejected when no pixel is brighter.")
+    flat_std: float = Field(0.8, ge=0, le=128, description="Rejected when the standard deviation is lower.")
+    max_rejected: Fraction = Field(0.2, description="The run stops above this share of black, flat or NaN images.")
+    regenerate: float = Field(1.0, ge=0, le=16, description="Budget of extra seeds, as a multiple of `candidates`.")
+    plugins: tuple[str, ...] = Field((), description="Further gates, by entry-point name.")
+
+
+class SelectConfig(_Section):
+    keep: int = Field(1, ge=1, le=64, description="Variants kept.")
+    per: Literal["asset", "cell"] = Field("asset", description="Keep that many per asset, or per cell of its axes.")
+    near_duplicate: float | None = Field(
+        0.97, gt=0, le=1, description="Cosine similarity from which two pictures count as one; null to allow."
+    )
+    diversity: float = Field(0.0, ge=0, le=1, description="Weight of difference against score (MMR).")
+    min_score: float | None = Field(None, description="Candidates below are never chosen.")
+
+
+class UpscaleConfig(_Section):
+    engine: str = Field("spandrel", description="spandrel, lanczos, nearest, none, or a plug-in's name.")
+    source: str = Field("starter", description="`starter` or a weight file (safetensors).")
+    scale: int | None = Field(None, ge=1, le=16, description="Factor; the model's own if left out.")
+    tile: int = Field(256, ge=32, description="Edge of a tile in pixels; larger images are tiled with overlap.")
+    overlap: int = Field(16, ge=0)
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+
+
+class StoreConfig(_Section):
+    """A folder, or a bucket (`s3://bucket/prefix`). Credentials come from boto3's usual chain, never from here."""
+
+    url: str = "out"
+    endpoint_url: str | None = None
+    region: str | None = None
+    profile: str | None = None
+    options: Mapping[str, str] = Field(
+        default_factory=dict,
+        description="Extra put_object arguments: ServerSideEncryption, ACL, StorageClass …",
+    )
+
+
+class PublishConfig(_Section):
+    policy: Literal["auto", "approved"] = Field("auto", description="Publish what ranks well, or what people approved.")
+    min_score: float | None = Field(None, description="With `auto`: below this a variant waits for review.")
+    columns: tuple[str, ...] = Field((), description="Columns that may leave with the catalog (allow-list).")
+    channel: str = Field("master", pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    format: Literal["png", "webp"] = "png"
+    name: str = Field("{id}_{rank}", description="File name pattern over id, rank, seed, template and `columns`.")
+    removed: Literal["keep", "retire"] = Field("keep", description="What becomes of assets that left the sheet.")
+    max_removed: Fraction = Field(0.2, description="A run refuses to retire a larger share of the catalog.")
+    max_changed: Fraction = Field(1.0, description="A run refuses to change a larger share of the catalog.")
+
+
+class BudgetConfig(_Section):
+    images: int | None = Field(None, ge=1)
+    device_minutes: float | None = Field(None, gt=0)
+    bytes: int | None = Field(None, ge=1)
+
+
+class RunConfig(_Section):
+    chunk: int = Field(128, ge=1, le=4096, description="Candidates per chunk of whole assets (64-256 is usual).")
+    threads: int | None = Field(None, ge=1, description="torch threads; the cores left by the encoders if left out.")
+    writers: int = Field(2, ge=1, le=64, description="Threads that encode, hash and store.")
+    budget: BudgetConfig = BudgetConfig()
+
+
+class ScheduleConfig(_Section):
+    cron: str = "0 2 * * *"
+    timezone: str = "UTC"
+
+
+class Config(_Section):
+    """One production: a sheet, its templates, the models and where the pictures go."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="Names the catalog within its store.")
+    seed: int = Field(0, ge=0, lt=2**32)
+    candidates: int = Field(4, ge=1, le=1024, description="Images per prompt to choose from.")
+    sheet: SheetConfig
+    prompts: PromptsConfig
+    model: ModelConfig = ModelConfig()
+    judge: JudgeConfig = JudgeConfig()
+    gates: GatesConfig = GatesConfig()
+    select: SelectConfig = SelectConfig()
+    upscale: UpscaleConfig = UpscaleConfig()
+    store: StoreConfig = StoreConfig()
+    publish: PublishConfig = PublishConfig()
+    run: RunConfig = RunConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    base: Path = Field(Path(), exclude=True, description="Folder that relative paths resolve against.")
+
+    def resolve(self, path: Path | str) -> Path:
+        """A path of this config as an absolute one."""
+        return (self.base / Path(path).expanduser()).resolve()
+
+    @property
+    def store_url(self) -> str:
+        """The store's URL with a folder made absolute."""
+        url = self.store.url
+        return url if "://" in url else str(self.resolve(url))
+
+
+def read_config(path: Path | str) -> Config:
+    """The validated config of a YAML file, with overrides from the environment.
+
+    Raises InputError with every problem: file, line, key and the way out.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            Problem(
+                f"the config cannot be read ({error})",
+                "give the path of a YAML file, or make one with `assetmill init`",
+                file=str(path),
+            )
+        ) from error
+    data, lines = _load_yaml(text, str(path))
+    for keys, value in _environment_overrides(os.environ):
+        _set(data, keys, value)
+    data["base"] = str(find_base(path))
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        problems = []
+        for item in error.errors():
+            keys = tuple(str(k) for k in item["loc"])
+            shown = repr(item["input"])[:80] if item["type"] not in ("missing",) else None
+            problems.append(
+                Problem(
+                    _plain_message(item["msg"]),
+                    _way_out(item["type"], keys),
+                    file=str(path),
+                    row=_line_of(lines, keys),
+                    column=".".join(keys),
+                    value=shown,
+                )  # fmt: skip
+            )
+        raise InputError(problems) from error
+
+
+def find_base(config_path: Path | str) -> Path:
+    """The folder a config's relative paths resolve against."""
+    folder = Path(config_path).resolve().parent
+    for candidate in (folder, *folder.parents):
+        if (candidate / "pyproject.toml").is_file():
+            return candidate
+    return folder
+
+
+def config_schema() -> dict[str, Any]:
+    """The JSON Schema of a config file, for editors (`# yaml-language-server: $schema=…`)."""
+    schema = Config.model_json_schema(mode="validation")
+    schema["properties"].pop("base", None)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+# --- YAML without its traps ---------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's core scalars: `no` and `12:30` stay text, `1e3` is a number; a key given twice is an error."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+0123456789."),
+    ("null", r"~|null|Null|NULL|", "~nN\0"),
+):  # fmt: skip
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}",
+        re.compile(f"^(?:{_pattern})$"),
+        [*_first.replace("\0", ""), ""] if _tag == "null" else list(_first),
+    )
+
+
+def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
+    text = loader.construct_scalar(node)
+    return int(text, 0) if text.lower().startswith(("0x", "0o")) else int(text)  # 007 is seven, not octal
+
+
+def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> float:
+    text = loader.construct_scalar(node).lower()
+    return float(text.replace(".inf", "inf").replace(".nan", "nan") if text.lstrip("+-") in (".inf", ".nan") else text)
+
+
+def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
+        seen.add(key)
+    return dict(loader.construct_pairs(node, deep=True))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
+_Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
+
+
+def load_yaml(text: str) -> Any:
+    """A YAML document without YAML 1.1's traps; raises yaml.YAMLError."""
+    return yaml.load(text, Loader=_Loader)
+
+
+def _load_yaml(text: str, file: str) -> tuple[dict[str, Any], yaml.Node | None]:
+    try:
+        data = load_yaml(text)
+        node = yaml.compose(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        message = getattr(error, "problem", None) or str(error)
+        raise InputError(
+            Problem(
+                f"not valid YAML: {message}",
+                "check indentation, colons and quotes there",
+                file=file,
+                row=mark.line + 1 if mark else None,
+            )
+        ) from error
+    if not isinstance(data, dict):
+        raise InputError(
+            Problem("the config is not a mapping of keys to values", "start from `assetmill init`", file=file)
+        )
+    return data, node
+
+
+def _line_of(node: yaml.Node | None, keys: tuple[str, ...]) -> int | None:
+    line = None
+    for key in keys:
+        if isinstance(node, yaml.MappingNode):
+            for key_node, value_node in node.value:
+                if key_node.value == key:
+                    line, node = key_node.start_mark.line + 1, value_node
+                    break
+            else:
+                return line
+        elif isinstance(node, yaml.SequenceNode) and key.isdigit() and int(key) < len(node.value):
+            node = node.value[int(key)]
+            line = node.start_mark.line + 1
+        else:
+            return line
+    return line
+
+
+def _environment_overrides(environment: Mapping[str, str]) -> list[tuple[list[str], Any]]:
+    """`ASSETMILL_MODEL__STEPS=8` as (["model", "steps"], 8). Only names of known sections count."""
+    found = []
+    for name, value in sorted(environment.items()):
+        if not name.startswith(ENVIRONMENT_PREFIX):
+            continue
+        keys = name[len(ENVIRONMENT_PREFIX) :].lower().split("__")
+        if keys[0] in Config.model_fields and keys[0] != "base":
+            found.append((keys, load_yaml(value)))
+    return found
+
+
+def _set(data: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        inner = data.get(key)
+        if not isinstance(inner, dict):
+            inner = data[key] = {}
+        data = inner
+    data[keys[-1]] = value
+
+
+def _plain_message(message: str) -> str:
+    return message.removeprefix("Value error, ")
+
+
+def _way_out(kind: str, keys: tuple[str, ...]) -> str:
+    if kind == "extra_forbidden":
+        section: Any = Config
+        for key in keys[:-1]:
+            field = getattr(section, "model_fields", {}).get(key)
+            section = field.annotation if field else None
+        known = [k for k in getattr(section, "model_fields", {}) if k != "base"]
+        import difflib
+
+        near = difflib.get_close_matches(keys[-1], known, n=1)
+        if near:
+            return f"did you mean {near[0]!r}?"
+        return f"known keys here: {', '.join(known)}" if known else "remove it"
+    if kind == "missing":
+        return "add it"
+    return ""

@@ -1,0 +1,1 @@
+"""Pure functions that accept, rank and choose pictures."""

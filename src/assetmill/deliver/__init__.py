@@ -1,0 +1,1 @@
+"""What leaves the pipeline: masters, contact sheets, exports."""

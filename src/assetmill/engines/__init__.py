@@ -1,0 +1,1 @@
+"""Adapters to models: generators, judges and upscalers behind small protocols."""

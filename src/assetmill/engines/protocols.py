@@ -1,0 +1,149 @@
+"""The roles that engines play: Generator, Judge and Upscaler, and the batches that pass between them.
+
+A caller never branches on a model: what it needs to know stands in the engine's `spec` or attributes. Pictures
+travel as uint8 arrays for people and files, and stay on the engine's device (`device_pixels`) for judges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from assetmill.records import Request
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class EngineError(RuntimeError):
+    """An engine cannot be loaded or used; the message says why and the way out."""
+
+
+class OutOfMemory(EngineError):
+    """The device ran out of memory for this batch: halve it and try again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What is known of a model before it is loaded. Sizes in pixels, memory in GiB; `revision` pins the weights.
+
+    `steps`, `guidance`, `size` and `scheduler` are the defaults a config may leave out. `size_multiple` is what
+    width and height must be divisible by. `token_limit` is how many tokens the text encoder reads (None: no limit).
+    """
+
+    id: str
+    engine: str
+    epoch: int
+    revision: str
+    family: str
+    licence: str
+    commercial: bool | None
+    operations: tuple[str, ...]
+    width: int
+    height: int
+    steps: int
+    guidance: float
+    scheduler: str = ""
+    size_multiple: int = 8
+    token_limit: int | None = 77
+    gib: float = 0.0
+    folder: str = ""
+    deterministic: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where sampling stands. `index` counts finished steps from 1; `alive` are positions in the batch still sampled.
+
+    `preview()` decodes the predicted clean pictures of the alive ones: (len(alive), 3, H, W), floats in [0, 1] on
+    the engine's device.
+    """
+
+    index: int
+    total: int
+    alive: tuple[int, ...]
+    preview: Callable[[], Any]
+
+
+OnStep = Callable[[Step], Sequence[int] | None]
+"""Called after each step; may return the positions (of the whole batch) to go on with, or None for all alive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """What a batch gave, in the order of its requests.
+
+    `pixels`: uint8 (N, H, W, 3), sRGB; rows of candidates cut mid-way are zero. `device_pixels`: the same as floats
+    in [0, 1], (N, 3, H, W), on the engine's device, or None where the engine has none. `finite[i]` is False where
+    the model gave NaN or infinity. `cut[i]` is the step after which candidate i was dropped, 0 where it was finished.
+    `seconds` is device time for the whole batch.
+    """
+
+    pixels: np.ndarray
+    finite: np.ndarray
+    cut: np.ndarray
+    seconds: float
+    device_pixels: Any = None
+
+
+class Generator(Protocol):
+    """Turns requests of one bucket into pictures.
+
+    `references` maps blob hashes to RGB (or L, for masks) uint8 arrays. The picture of a request depends on the
+    request alone: not on its neighbours in the batch (up to rounding), nor on the order.
+    Raises OutOfMemory when the batch is too large, EngineError for everything the caller cannot mend.
+    """
+
+    spec: ModelSpec
+
+    def generate(
+        self,
+        batch: Sequence[Request],
+        *,
+        references: Mapping[str, np.ndarray] | None = None,
+        on_step: OnStep | None = None,
+    ) -> Generated: ...
+
+    def versions(self) -> Mapping[str, str]:
+        """Library versions to record beside candidates."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Scores (N,) float32, higher is better, NaN where not computable; embeddings (N, D) float32 of unit length."""
+
+    scores: np.ndarray
+    embeddings: np.ndarray
+
+
+class Judge(Protocol):
+    """Scores pictures against short texts.
+
+    `key` names weights and preprocessing: it is part of every score's key. `judge` takes uint8 (N, H, W, 3) arrays
+    or float (N, 3, H, W) device tensors in [0, 1], and one text per picture (repeats are encoded once).
+    """
+
+    key: str
+
+    def judge(self, pixels: Any, texts: Sequence[str]) -> Judged: ...
+
+
+class Upscaler(Protocol):
+    """Enlarges pictures by a whole factor. `key` names weights and settings. uint8 (N, H, W, 3) in and out."""
+
+    key: str
+    scale: int
+
+    def upscale(self, pixels: np.ndarray) -> np.ndarray: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """The loaded engines of one run."""
+
+    generator: Generator
+    judge: Judge
+    upscaler: Upscaler
+    licences: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Runs: locks, budgets, snapshots and reports."""

@@ -1,0 +1,1 @@
+"""The store (a folder or a bucket) and the tables kept in it."""

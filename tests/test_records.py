@@ -129,6 +129,19 @@ def test_a_request_survives_its_json(request: Request) -> None:
     assert again.key == request.key
 
 
+@given(
+    st.integers(0, 2**32 - 1),
+    st.text(max_size=9),
+    st.dictionaries(st.text(max_size=9), st.text(max_size=9), max_size=3),
+    st.lists(st.integers(0, 99), max_size=4),
+)
+def test_fast_seeds_equal_slow_seeds(seed: int, asset: str, cell: dict[str, str], indices: list[int]) -> None:
+    """`derive_seeds` is a faster way to the very same seeds."""
+    assert records.derive_seeds(seed, asset, cell, indices) == [
+        records.derive_seed(seed, asset, cell, i) for i in indices
+    ]
+
+
 def test_whole_numbers_and_floats_share_a_key() -> None:
     """`guidance: 2` and `guidance: 2.0` are the same picture."""
     assert replace(BASE, guidance=2).key == BASE.key

@@ -94,6 +94,22 @@ def derive_seed(config_seed: int, asset_id: str, cell: Mapping[str, str], index:
     return int(content_key("seed", payload)[:8], 16)
 
 
+def derive_seeds(config_seed: int, asset_id: str, cell: Mapping[str, str], indices: Iterable[int]) -> list[int]:
+    """`derive_seed` for several indices, without serialising the rest again for each."""
+    payload = {"record": "seed", "seed": config_seed, "asset": asset_id, "cell": dict(cell), "index": 0}
+    # `index` follows `cell` in sorted order, and nothing after it holds text: the last match is the field itself.
+    head, _, tail = canonical_json(payload).rpartition('"index":0')
+    start = hashlib.sha256((head + '"index":').encode("utf-8", "surrogatepass"))
+    end = tail.encode()
+    seeds = []
+    for index in indices:
+        digest = start.copy()
+        digest.update(b"%d" % index)
+        digest.update(end)
+        seeds.append(int(digest.hexdigest()[:8], 16))
+    return seeds
+
+
 # --- what can be wrong with what goes in ----------------------------------------------------------------------
 
 
@@ -354,7 +370,9 @@ class ScoreRecord:
 
 @dataclass(frozen=True, slots=True)
 class FailureRecord:
-    """A request that gave no image. `kind`: `poison` is not tried again, `transient` is, by the next run."""
+    """A request that gave no image, or lost it. `kind`: `poison` is not tried again, `transient` is, by the next run;
+    `lost` says that the stored picture is gone or damaged, so that the next candidate record counts.
+    """
 
     record: ClassVar[str] = "failure"
     request_key: str
@@ -397,7 +415,7 @@ class OutcomeRecord:
     """What became of an asset in a run: `status` is `chosen`, `exhausted`, `failed` or `pending_review`.
 
     `work_key`, `select_key` and `meta_key` say for which requests, for which way of choosing and for which
-    metadata that holds; a plan compares them with today's.
+    metadata that holds; a plan compares them with today's. `chosen` are variant keys in rank order.
     """
 
     record: ClassVar[str] = "outcome"
@@ -408,6 +426,7 @@ class OutcomeRecord:
     meta_key: str
     reason: str = ""
     num_candidates: int = 0
+    chosen: tuple[str, ...] = ()
 
 
 Record = (
@@ -460,6 +479,8 @@ def parse_record(line: str) -> Record:
     try:
         if kind is RequestRecord:
             data["request"] = request_from_json(data["request"])
+        elif kind is OutcomeRecord:
+            data["chosen"] = tuple(data.get("chosen", ()))
         return kind(**data)
     except (TypeError, KeyError, ValueError) as error:
         raise RecordError(f"a {name} record lacks or has extra fields: {error}") from error

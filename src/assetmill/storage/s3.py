@@ -1,0 +1,339 @@
+"""A store in a bucket of any S3-compatible server that keeps to conditional writes.
+
+Every object is one PUT, so it is there whole or not at all. `put_if_absent` is `If-None-Match: *`, `swap` is
+`If-Match` with the ETag. Both are tried out at opening: some servers ignore them and overwrite. Some (Ceph's
+gateway up to 16 at least) compare `If-Match` with the bare ETag and refuse it in the quotes that HTTP asks for; which
+form a server understands is found out at opening too.
+
+An upload is checked three ways: its SHA-256 goes with it, for servers that verify it; the server's answer must
+show that SHA-256, or the MD5 of our bytes as ETag; where it shows neither, the object is read back.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import os
+import random
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from assetmill.storage import layout
+from assetmill.storage.store import CorruptObject, MissingObject, ObjectInfo, StoreRefused, StoreUnavailable
+
+if TYPE_CHECKING:
+    from assetmill.config import StoreConfig
+
+MAX_OBJECT_BYTES = 5 * 1024**3
+"""S3's limit for one PUT. Larger objects need a multipart upload, whose condition some servers ignore."""
+
+TRIES = 5
+"""Tries of one operation, by botocore (no answer, 5xx, throttling) and by us (409, broken downloads)."""
+
+_OURS = {"Bucket", "Key", "Body", "ContentType", "ContentLength", "ContentMD5", "IfMatch", "IfNoneMatch"}
+_PROBED: dict[tuple[Any, ...], str] = {}
+"""Stores found fit in this process, and the form of ETags that `If-Match` wants there."""
+
+
+def open_bucket(config: StoreConfig, url: str, *, read_only: bool = False) -> BucketStore:
+    """A store in `s3://bucket/prefix`; see `open_store` for the errors."""
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    if not bucket or "@" in bucket:
+        raise StoreRefused(
+            "store.url of a bucket is s3://bucket/prefix, without credentials: those come from the environment "
+            "(AWS_ACCESS_KEY_ID …), ~/.aws or the machine's role"
+        )
+    if config.endpoint_url and "@" in urlsplit(config.endpoint_url).netloc:
+        raise StoreRefused("store.endpoint_url holds credentials; take them out and give them in the environment")
+    # The process is part of the key: a client does not survive a fork.
+    client = _client(os.getpid(), config.endpoint_url, config.region, config.profile)
+    store = BucketStore(client, bucket, prefix.strip("/"), options=_put_options(client, config.options))
+    place = (os.getpid(), store.url, config.endpoint_url, config.region, config.profile)
+    if read_only:
+        store.check_bucket()
+    elif place in _PROBED:
+        store.etag_form = _PROBED[place]
+    else:
+        store.probe()
+        _PROBED[place] = store.etag_form
+    return store
+
+
+@functools.lru_cache(maxsize=8)
+def _client(pid: int, endpoint_url: str | None, region: str | None, profile: str | None) -> Any:
+    """One client per process and server: a client holds the connections and is safe to share between threads."""
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+
+    own_server = endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    settings = Config(
+        max_pool_connections=32,
+        connect_timeout=10,
+        read_timeout=60,
+        retries={"mode": "standard", "total_max_attempts": TRIES},
+        # Other servers rarely have a DNS name per bucket.
+        s3={"addressing_style": "path"} if own_server else None,
+        # We send SHA-256 where it matters; the default CRC of newer SDKs is sent in a way older servers refuse.
+        request_checksum_calculation="when_required",
+        user_agent_extra="assetmill",
+    )
+    try:
+        session = boto3.Session(profile_name=profile, region_name=region)
+        return session.client("s3", endpoint_url=endpoint_url, config=settings)
+    except (BotoCoreError, ValueError) as error:
+        raise StoreUnavailable(
+            f"no S3 client for {endpoint_url or 'AWS'} ({error}); check store.endpoint_url, store.region and "
+            "store.profile"
+        ) from error
+
+
+def _put_options(client: Any, options: Any) -> dict[str, Any]:
+    """`store.options` as arguments of put_object, refused when it has no such argument."""
+    members = client.meta.service_model.operation_model("PutObject").input_shape.members
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        kind = getattr(members.get(name), "type_name", None)
+        if kind not in ("string", "boolean", "integer") or name in _OURS or "Checksum" in name:
+            known = sorted(n for n, s in members.items() if s.type_name == "string" and n not in _OURS)
+            raise StoreRefused(f"store.options: put_object takes no {name!r} here; it knows {', '.join(known)}")
+        if kind == "boolean" and value.lower() not in ("true", "false"):
+            raise StoreRefused(f"store.options.{name} is {value!r}; give 'true' or 'false'")
+        found[name] = {"string": str, "boolean": lambda v: v.lower() == "true", "integer": int}[kind](value)
+    return found
+
+
+class BucketStore:
+    """Implements `Store` over a boto3 client. `etag_form` is how `If-Match` wants an ETag: quoted or bare."""
+
+    def __init__(self, client: Any, bucket: str, prefix: str, *, options: dict[str, Any] | None = None) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._options = options or {}
+        self.url = f"s3://{bucket}/{prefix}".rstrip("/")
+        self.etag_form = '"{}"'
+
+    # --- fitness ---
+
+    def check_bucket(self) -> None:
+        """Raises StoreUnavailable when the bucket does not exist or the server does not answer."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            self._client.head_bucket(Bucket=self._bucket)
+        except ClientError as error:
+            if _status(error) != 403:  # a reader may be allowed to read objects and nothing else
+                raise self._unavailable("", error) from error
+        except BotoCoreError as error:
+            raise self._unavailable("", error) from error
+
+    def probe(self) -> None:
+        """Raises StoreRefused unless the server keeps to conditional writes; leaves nothing behind."""
+        key = f"probe/{uuid.uuid4().hex}"
+        first = self._put(key, b"first", {"IfNoneMatch": "*"}, "text/plain")
+        if first is None:
+            raise self._refused("it says of a new key that it is taken")
+        try:
+            if self._put(key, b"second", {"IfNoneMatch": "*"}, "text/plain") is not None:
+                raise self._refused("it ignores If-None-Match and overwrites")
+            if self._put(key, b"third", {"IfMatch": f'"{"0" * 32}"'}, "text/plain") is not None:
+                raise self._refused("it ignores If-Match and overwrites")
+            for form in ('"{}"', "{}"):
+                if self._put(key, b"fourth", {"IfMatch": form.format(first)}, "text/plain") is not None:
+                    self.etag_form = form
+                    return
+            raise self._refused("it refuses If-Match with the object's own ETag")
+        finally:
+            self.delete(key)
+
+    def _refused(self, why: str) -> StoreRefused:
+        return StoreRefused(
+            f"{self.url} at {self._endpoint}: this server does not keep to conditional writes ({why}), so two runs "
+            "could overwrite each other; use one that does (AWS S3, Ceph, MinIO, R2 …), or a folder as store.url"
+        )
+
+    # --- reading ---
+
+    def get(self, key: str) -> bytes:
+        from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError
+
+        for attempt in range(TRIES):
+            try:
+                return self._client.get_object(Bucket=self._bucket, Key=self._key(key))["Body"].read()
+            except ClientError as error:
+                if _code(error) in ("NoSuchKey", "404"):
+                    raise MissingObject(key, self.url) from error
+                raise self._unavailable(key, error) from error
+            except BotoCoreError as error:  # botocore tries requests again, but not the download of their bodies
+                if attempt == TRIES - 1:
+                    if isinstance(error, FlexibleChecksumError):
+                        raise CorruptObject(key, f"{self.url} hands out other bytes than it was given") from error
+                    raise self._unavailable(key, error) from error
+            _pause(attempt)
+        raise AssertionError("unreachable")
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            found = self._client.head_object(Bucket=self._bucket, Key=self._key(key))
+        except ClientError as error:
+            if _status(error) == 404:
+                return None
+            raise self._unavailable(key, error) from error
+        except BotoCoreError as error:
+            raise self._unavailable(key, error) from error
+        return ObjectInfo(key, found["ContentLength"], _bare(found["ETag"]), found["LastModified"].timestamp())
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        pages = self._client.get_paginator("list_objects_v2")
+        try:
+            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
+                for found in page.get("Contents", ()):
+                    yield ObjectInfo(
+                        found["Key"][len(self._prefix) :],
+                        found["Size"],
+                        _bare(found["ETag"]),
+                        found["LastModified"].timestamp(),
+                    )
+        except (ClientError, BotoCoreError) as error:
+            raise self._unavailable(prefix, error) from error
+
+    def local_path(self, key: str) -> Path | None:
+        return None
+
+    # --- writing ---
+
+    def put_if_absent(self, key: str, data: bytes, *, media_type: str = "application/octet-stream") -> bool:
+        return self._put(key, data, {"IfNoneMatch": "*"}, media_type) is not None
+
+    def replace(self, key: str, data: bytes, *, media_type: str = "application/octet-stream") -> None:
+        self._put(key, data, {}, media_type)
+
+    def swap(
+        self, key: str, data: bytes, *, expected: str, media_type: str = "application/octet-stream"
+    ) -> bool:  # fmt: skip
+        return self._put(key, data, {"IfMatch": self.etag_form.format(expected)}, media_type) is not None
+
+    def delete(self, key: str) -> None:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            self._client.delete_object(Bucket=self._bucket, Key=self._key(key))
+        except ClientError as error:
+            if _code(error) != "NoSuchKey":
+                raise self._unavailable(key, error) from error
+        except BotoCoreError as error:
+            raise self._unavailable(key, error) from error
+
+    def _put(self, key: str, data: bytes, condition: dict[str, str], media_type: str) -> str | None:
+        """Stores an object and gives its ETag, or None when the condition was not met."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        if len(data) > MAX_OBJECT_BYTES:
+            raise ValueError(f"{key} has {len(data)} bytes; a bucket takes at most {MAX_OBJECT_BYTES}: split it")
+        where = {"Bucket": self._bucket, "Key": self._key(key)}
+        sha256 = base64.b64encode(hashlib.sha256(data).digest()).decode()
+        what = {**self._options, "Body": data, "ContentType": media_type, "ChecksumSHA256": sha256}
+        answer_lost = False
+        for attempt in range(TRIES):
+            if attempt:
+                _pause(attempt)
+            try:
+                answer = self._client.put_object(**where, **what, **condition)
+            except ClientError as error:
+                # A try before this answer may have landed: only then can the object be our own.
+                answer_lost |= error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0) > 0
+                if _status(error) == 412 or (_status(error) == 404 and _code(error) != "NoSuchBucket"):
+                    return self._own_etag(key, data) if answer_lost else None
+                if _status(error) == 409 or _code(error) == "BadDigest":  # a race undecided, or broken on the way
+                    last: Exception = error
+                    continue
+                raise self._unavailable(key, error) from error
+            except BotoCoreError as error:
+                raise self._unavailable(key, error) from error
+            etag = _bare(answer["ETag"])
+            if self._arrived(key, data, sha256, answer):
+                return etag
+            last = CorruptObject(key, "it was changed on its way to the server")
+            if "IfNoneMatch" in condition:
+                self.delete(key)
+            elif "IfMatch" in condition:
+                condition = {"IfMatch": self.etag_form.format(etag)}
+        raise self._unavailable(key, last) from last
+
+    def _own_etag(self, key: str, data: bytes) -> str | None:
+        info = self.stat(key)
+        try:
+            return info.version if info and self.get(key) == data else None
+        except (MissingObject, CorruptObject):
+            return None
+
+    def _arrived(self, key: str, data: bytes, sha256: str, answer: dict[str, Any]) -> bool:
+        if answer.get("ChecksumSHA256"):
+            return answer["ChecksumSHA256"] == sha256
+        if _bare(answer["ETag"]) == hashlib.md5(data, usedforsecurity=False).hexdigest():
+            return True
+        try:
+            return self.get(key) == data
+        except (MissingObject, CorruptObject):
+            return False
+
+    # --- helpers ---
+
+    @property
+    def _endpoint(self) -> str:
+        return self._client.meta.endpoint_url
+
+    def _key(self, key: str) -> str:
+        return self._prefix + layout.check_key(key, prefix=self._prefix)
+
+    def _unavailable(self, key: str, error: Exception) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"{self.url}{'/' + key if key else ''} at {self._endpoint}: {error}; {self._way_out(error)}"
+        )
+
+    def _way_out(self, error: Exception) -> str:
+        from botocore.exceptions import ClientError, NoCredentialsError, ParamValidationError
+
+        code = _code(error) if isinstance(error, ClientError) else ""
+        if isinstance(error, NoCredentialsError):
+            return "give credentials in the environment (AWS_ACCESS_KEY_ID …), in ~/.aws, or as the machine's role"
+        if code in ("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"):
+            return "renew the credentials, then run again: it resumes"
+        if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "401", "403"):
+            return "check the credentials and what they may do (get, put, delete and list objects in this bucket)"
+        if code == "NoSuchBucket" or (code == "404" and isinstance(error, ClientError)):
+            return f"create the bucket {self._bucket!r}, or correct store.url"
+        if code == "InvalidBucketName" or isinstance(error, ParamValidationError):
+            return "correct store.url and store.options"
+        if code in ("RequestTimeTooSkewed",):
+            return "set this machine's clock"
+        if code in ("QuotaExceeded", "InsufficientCapacity", "XMinioStorageFull"):
+            return "free some space or raise the quota, then run again: it resumes"
+        return "check store.endpoint_url and the server, then run again: it resumes"
+
+
+def _status(error: Any) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _code(error: Any) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _bare(etag: str) -> str:
+    return etag.strip('"')
+
+
+def _pause(attempt: int) -> None:
+    """Full jitter: clients that collided once come back apart."""
+    time.sleep(random.uniform(0, min(5.0, 0.1 * 2**attempt)))

@@ -1,0 +1,50 @@
+"""Trains the judge on its own split of renders, with other seeds than the models it measures."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from assetmill.starter.data import RenderedSplit, to_tensor
+from assetmill.starter.judge import Judge
+from assetmill.starter.train.loop import AveragedWeights, Progress, Stage, decayed_rate, set_rate
+from assetmill.starter.vocabulary import ATTRIBUTES
+
+BATCH = 64
+
+
+def train_judge(stage: Stage, split: RenderedSplit) -> Judge:
+    """Train for the stage's time and return the averaged judge in eval mode.
+
+    Mild generic blur and noise keep it from reading single pixels; no picture of the VAE or the UNet is used.
+    """
+    torch.manual_seed(4201)
+    judge = Judge().to(stage.device, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.02)
+    average = AveragedWeights(judge, 0.995)
+    progress = Progress(stage, {"model": judge, "optimizer": optimizer, "average": average})
+    judge.train()
+    for step in progress.steps():
+        rng = np.random.default_rng([4201, step])
+        rows = np.sort(rng.integers(len(split), size=BATCH))
+        pictures = to_tensor(split.pictures[rows]).to(stage.device, memory_format=torch.channels_last)
+        labels = torch.from_numpy(split.labels[rows]).to(stage.device)
+        if rng.random() < 0.3:
+            side = int(rng.choice([44, 52]))
+            small = F.interpolate(pictures, size=(side, side), mode="bilinear", antialias=True)
+            pictures = F.interpolate(small, size=(64, 64), mode="bilinear")
+        if rng.random() < 0.5:
+            pictures = pictures + float(rng.uniform(0.02, 0.12)) * torch.randn_like(pictures)
+        set_rate(optimizer, decayed_rate(2e-3, progress.share))
+        logits = judge(pictures)
+        losses = [F.cross_entropy(logits[name], labels[:, i]) for i, name in enumerate(ATTRIBUTES)]
+        optimizer.zero_grad(set_to_none=True)
+        sum(losses).backward()
+        optimizer.step()
+        average.update(judge)
+        right = [(logits[name].argmax(1) == labels[:, i]).float().mean() for i, name in enumerate(ATTRIBUTES)]
+        values = {name: right[i].item() for i, name in enumerate(ATTRIBUTES)}
+        progress.count(BATCH, loss=sum(losses).item(), **values)
+    judge.load_state_dict(average.mean)
+    return judge.eval()

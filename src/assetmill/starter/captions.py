@@ -75,9 +75,7 @@ def changed_specs(spec: IconSpec, rng: np.random.Generator, num_specs: int = 15)
         for name, values in ATTRIBUTES.items()
     }
     if num_specs > sum(map(len, changes.values())):
-        raise ValueError(
-            f"num_specs {num_specs}: only {sum(map(len, changes.values()))} one-attribute changes exist"
-        )
+        raise ValueError(f"num_specs {num_specs}: only {sum(map(len, changes.values()))} one-attribute changes exist")
     changed: list[IconSpec] = []
     while len(changed) < num_specs:
         for name, values in changes.items():
@@ -86,5 +84,5 @@ def changed_specs(spec: IconSpec, rng: np.random.Generator, num_specs: int = 15)
     return changed
 
 
-def _pick(values, rng):  # noqa: ANN001, ANN202
+def _pick(values, rng):
     return values[int(rng.integers(len(values)))]

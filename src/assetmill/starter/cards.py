@@ -9,16 +9,17 @@ _COMMON = """
 ## Data
 Pictures that `assetmill.starter.renderer` draws: 16 objects, 9 colours, 3 patterns, 4 styles, 4 grounds, with
 jittered shape, size, angle and place. No photograph, no picture by a person, no data from elsewhere. About one in ten
-(object, colour, style) combinations, fixed by a hash (`renderer.is_held_out`), is left out of all training but the judge's.
+(object, colour, style) combinations, fixed by a hash (`renderer.is_held_out`), is left out of all training but the
+judge's.
 
 ## Made
 By `python -m assetmill.starter.train` on two cores of an AMD EPYC (AVX2, no GPU), fp32, stored as fp16.
 {recipe}
 
 ## Limits
-It knows this small world and nothing else: other words fall to letters or are ignored, and people, places and text cannot
-be drawn. It is there so that the pipeline makes real pictures on every machine and its rankings can be checked; for
-production put real weights in its place.
+It knows this small world and nothing else: other words fall to letters or are ignored, and people, places and text
+cannot be drawn. It is there so that the pipeline makes real pictures on every machine and its rankings can be checked;
+for production put real weights in its place.
 
 ## Licence
 Apache-2.0, as the package.
@@ -31,7 +32,7 @@ CARDS: dict[str, tuple[str, str, str]] = {
         "`UNet2DConditionModel` (7.5 M), `CLIPTextModel` (0.7 M), DDIM with v-prediction, trailing steps and zero "
         "terminal SNR. Load with `StableDiffusionPipeline.from_pretrained(folder)`; `assetmill.json` has the steps and "
         "the guidance that its figures were measured at.",
-        "VAE 30 minutes, then the decoder alone again beside the UNet; UNet 75 minutes on latents of 64,000 "
+        "VAE 30 minutes; UNet 75 minutes on latents of 64,000 "
         "renders by two processes that average their weights; captions worded anew at every step, 10 % empty; the "
         "text encoder is the text tower of the starter CLIP, frozen.",
     ),

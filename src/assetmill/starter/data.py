@@ -57,9 +57,7 @@ def render_split(
         labels = np.zeros((count, len(ATTRIBUTES)), np.int64)
         pieces = [(name, start, min(start + 500, count), held_out) for start in range(0, count, 500)]
         with ProcessPoolExecutor(max_workers=num_workers) as pool:
-            for (_, start, stop, _), (drawn, classes) in zip(
-                pieces, pool.map(_render_piece, pieces), strict=True
-            ):
+            for (_, start, stop, _), (drawn, classes) in zip(pieces, pool.map(_render_piece, pieces), strict=True):
                 pictures[start:stop], labels[start:stop] = drawn, classes
         pictures.flush()
         np.save(labels_file, labels)
@@ -75,7 +73,7 @@ def _render_piece(piece: tuple[str, int, int, bool | None]) -> tuple[np.ndarray,
     return np.stack([draw(spec, SIZE)[0] for spec in specs]), [labels_of(spec) for spec in specs]
 
 
-def to_tensor(pictures: np.ndarray):  # noqa: ANN201 - torch is imported lazily
+def to_tensor(pictures: np.ndarray):
     """Turn uint8 (n, h, w, 3) pictures into a float tensor (n, 3, h, w) in [-1, 1]."""
     import numpy as np
     import torch
@@ -84,7 +82,7 @@ def to_tensor(pictures: np.ndarray):  # noqa: ANN201 - torch is imported lazily
     return torch.from_numpy(array).permute(0, 3, 1, 2).div_(127.5).sub_(1.0).contiguous()
 
 
-def to_pictures(tensor) -> np.ndarray:  # noqa: ANN001
+def to_pictures(tensor) -> np.ndarray:
     """Turn a float tensor (n, 3, h, w) in [-1, 1] into uint8 (n, h, w, 3) pictures."""
     array = tensor.detach().float().clamp(-1, 1).add(1).mul(127.5).round().byte()
     return array.permute(0, 2, 3, 1).cpu().numpy()

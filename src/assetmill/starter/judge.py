@@ -78,9 +78,7 @@ def read_attributes(judge: Judge, pictures: np.ndarray, *, batch: int = 128) -> 
     return np.concatenate(read) if read else np.zeros((0, len(ATTRIBUTES)), np.int64)
 
 
-def attributes_right(
-    read: np.ndarray, asked: np.ndarray, names: Sequence[str] = tuple(ATTRIBUTES)
-) -> np.ndarray:
+def attributes_right(read: np.ndarray, asked: np.ndarray, names: Sequence[str] = tuple(ATTRIBUTES)) -> np.ndarray:
     """Return how many of the named attributes are right in each picture, int64 (n,)."""
     columns = [list(ATTRIBUTES).index(name) for name in names]
     return (read[:, columns] == asked[:, columns]).sum(1)

@@ -92,9 +92,7 @@ def sample_spec(split: str, index: int, *, held_out: bool | None = False) -> Ico
     seed = int.from_bytes(hashlib.sha256(split.encode()).digest()[:8], "big")
     rng = np.random.default_rng([seed, index])
     while True:
-        names = [
-            values[rng.integers(len(values))] for values in (OBJECTS, COLOURS, PATTERNS, STYLES, GROUNDS)
-        ]
+        names = [values[rng.integers(len(values))] for values in (OBJECTS, COLOURS, PATTERNS, STYLES, GROUNDS)]
         if held_out is None or is_held_out(names[0], names[1], names[3]) == held_out:
             break
     jitter = [float(value) for value in rng.uniform(-1, 1, 10)]

@@ -78,9 +78,7 @@ def generate(
     for start in range(0, len(texts), batch):
         chosen = list(texts[start : start + batch])
         noise = [torch.Generator().manual_seed(int(seed)) for seed in seeds[start : start + batch]]
-        output = pipeline(
-            chosen, num_inference_steps=steps, guidance_scale=guidance, generator=noise, output_type="np"
-        )
+        output = pipeline(chosen, num_inference_steps=steps, guidance_scale=guidance, generator=noise, output_type="np")
         drawn.append((output.images * 255).round().clip(0, 255).astype(np.uint8))
         if advance is not None:
             advance(min(start + batch, len(texts)), len(texts))

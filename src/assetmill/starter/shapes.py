@@ -127,9 +127,7 @@ def key(j: Jitter) -> list[Part]:
 def chest(j: Jitter) -> list[Part]:
     """A treasure chest: box, domed lid, lock and bands."""
     w, lid = _grow(0.82, j[0], 0.08), _grow(0.5, j[1])
-    dome = [
-        (w * math.cos(math.radians(a)), -0.1 - lid * math.sin(math.radians(a))) for a in range(0, 181, 12)
-    ]
+    dome = [(w * math.cos(math.radians(a)), -0.1 - lid * math.sin(math.radians(a))) for a in range(0, 181, 12)]
     return [
         Part(tuple(dome), SECOND),
         _box(MAIN, -w, -0.1, w, 0.7),
@@ -173,9 +171,7 @@ def t_shirt(j: Jitter) -> list[Part]:
     """A t-shirt laid flat."""
     w, sleeve = _grow(0.5, j[0], 0.1), _grow(0.92, j[1], 0.06)
     return [
-        _mirror(
-            MAIN, (0.2, -0.8), (w, -0.74), (sleeve, -0.28), (sleeve - 0.28, -0.04), (w, -0.24), (w, 0.84)
-        ),
+        _mirror(MAIN, (0.2, -0.8), (w, -0.74), (sleeve, -0.28), (sleeve - 0.28, -0.04), (w, -0.24), (w, 0.84)),
         _ellipse(SECOND, 0, -0.78, 0.26, 0.16),
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def _corpus() -> list[tuple[str, int]]:
 def _commonest_pair(counts: Counter[tuple[str, ...]]) -> tuple[str, str] | None:
     pairs: Counter[tuple[str, str]] = Counter()
     for word, count in counts.items():
-        for pair in zip(word, word[1:], strict=False):
+        for pair in pairwise(word):
             pairs[pair] += count
     return max(pairs, key=lambda pair: (pairs[pair], pair)) if pairs else None
 

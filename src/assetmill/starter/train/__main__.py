@@ -39,10 +39,9 @@ MINUTES = {
     "upscaler": 11.0,
     "unet": 75.0,
     "clip-views": 10.0,
-    "decoder": 10.0,
 }
 """Stage -> minutes of the shipped recipe, on one core each."""
-ORDER = ("vae", "clip", "judge", "upscaler", "unet", "decoder", "clip-views", "pack")
+ORDER = ("vae", "clip", "judge", "upscaler", "unet", "clip-views", "pack")
 logger = logging.getLogger(__name__)
 
 
@@ -50,9 +49,7 @@ def read_arguments(words: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m assetmill.starter.train", description=__doc__)
     parser.add_argument("stages", nargs="*", default=["all"], choices=["all", *ORDER], metavar="STAGE")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder for data, checkpoints, curves and weights"
-    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for data, checkpoints, curves and weights")
     parser.add_argument("--minutes", type=float, help="time for each named stage (default: the recipe's)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, …")
     parser.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True)
@@ -86,9 +83,7 @@ class Recipe:
         return Stage(name, self.out, minutes, self.device, self.options.resume)
 
     def _split(self, name: str, count: int, *, held_out: bool | None = False) -> RenderedSplit:
-        return render_split(
-            self.out / "data", name, count, held_out=held_out, num_workers=self.options.workers
-        )
+        return render_split(self.out / "data", name, count, held_out=held_out, num_workers=self.options.workers)
 
     def _train_split(self) -> RenderedSplit:
         return self._split("train", self.options.num_pictures)
@@ -120,9 +115,7 @@ class Recipe:
         train_clip(self._stage("clip"), self._train_split(), self.tokenizer)
 
     def _judge(self) -> None:
-        train_judge(
-            self._stage("judge"), self._split("judge", self.options.num_pictures * 3 // 8, held_out=None)
-        )
+        train_judge(self._stage("judge"), self._split("judge", self.options.num_pictures * 3 // 8, held_out=None))
 
     def _upscaler(self) -> None:
         train_upscaler(self._stage("upscaler"), self.out / "data", num_workers=self.options.workers)
@@ -141,28 +134,22 @@ class Recipe:
         partnership = Partnership(self.out / "partners", rank, partners)
         train_unet(stage, self._latents(), labels, self._text_encoder(), self.tokenizer, partnership)
 
-    def _decoder(self) -> None:
-        first = self.out / "checkpoints" / "vae.pt"
-        train_vae(self._stage("decoder"), self._train_split(), decoder_only_from=first)
-
     def _clip_views(self) -> None:
         split = self._train_split()
         views = seen_by_the_pipeline(
             split,
             self._latents(),
-            self._averaged("decoder", make_vae()),
+            self._averaged("vae", make_vae()),
             self._averaged("unet", make_unet()),
             self._text_encoder(),
             self.tokenizer,
         )
         first = self.out / "checkpoints" / "clip.pt"
-        train_clip(
-            self._stage("clip-views"), split, self.tokenizer, pictures_of=views, start_from=first, peak=4e-4
-        )
+        train_clip(self._stage("clip-views"), split, self.tokenizer, pictures_of=views, start_from=first, peak=4e-4)
 
     def _pack(self) -> None:
         weights = self.out / "weights"
-        vae, unet = self._averaged("decoder", make_vae()), self._averaged("unet", make_unet())
+        vae, unet = self._averaged("vae", make_vae()), self._averaged("unet", make_unet())
         write_pipeline(weights / "pipeline", self.tokenizer, vae, unet, self._text_encoder())
         write_clip_folder(weights / "clip", self.tokenizer, self._clip_model("clip-views"))
         from assetmill.starter.judge import Judge

@@ -48,7 +48,7 @@ def make_clip(num_tokens: int) -> torch.nn.Module:
     from open_clip.model import CLIP
 
     config = clip_config(num_tokens)
-    text = {name: value for name, value in config["text_cfg"].items()}
+    text = dict(config["text_cfg"])
     return CLIP(embed_dim=config["embed_dim"], vision_cfg=config["vision_cfg"], text_cfg=text)
 
 
@@ -100,21 +100,31 @@ def lie_loss(logits: torch.Tensor, true: torch.Tensor, num_own: int) -> torch.Te
     rows = torch.arange(count)
     columns = num_own + rows[:, None] * NUM_LIES + torch.arange(NUM_LIES)[None]
     lies = logits[rows[:, None], columns].masked_fill(true[rows[:, None], columns], -1e4)
-    return F.cross_entropy(
-        torch.cat([own, lies], 1), torch.zeros(count, dtype=torch.long, device=logits.device)
-    )
+    return F.cross_entropy(torch.cat([own, lies], 1), torch.zeros(count, dtype=torch.long, device=logits.device))
 
 
-def disturb(pictures: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Blur, noise or leave a batch: a judge of generated pictures meets all three."""
-    kind = rng.random()
-    if kind < 0.25:
-        size = int(rng.choice([40, 48, 56]))
-        small = F.interpolate(pictures, size=(size, size), mode="bilinear", antialias=True)
-        pictures = F.interpolate(small, size=pictures.shape[-2:], mode="bilinear")
-    if kind > 0.5:
-        pictures = pictures + float(rng.uniform(0.02, 0.2)) * torch.randn_like(pictures)
-    return pictures
+def disturb(
+    pictures: torch.Tensor,
+    rng: np.random.Generator,
+    *,
+    blurred: float = 0.25,
+    noisy: float = 0.5,
+    most: float = 0.2,
+) -> torch.Tensor:
+    """Blur some pictures and put noise (up to `most`) on some: a reader of generated pictures meets both.
+
+    Each picture has its own dose. One dose for a whole batch would teach batch normalisation the statistics
+    of the mixture, and those fit no clean picture.
+    """
+    count = len(pictures)
+    pictures = pictures.clone()
+    chosen = torch.from_numpy(rng.random(count) < blurred)
+    if chosen.any():
+        side = int(rng.choice([40, 48, 56]))
+        small = F.interpolate(pictures[chosen], size=(side, side), mode="bilinear", antialias=True)
+        pictures[chosen] = F.interpolate(small, size=pictures.shape[-2:], mode="bilinear")
+    doses = torch.from_numpy((rng.uniform(0.02, most, count) * (rng.random(count) < noisy)).astype(np.float32))
+    return pictures + doses.view(-1, 1, 1, 1).to(pictures) * torch.randn_like(pictures)
 
 
 def train_clip(
@@ -186,8 +196,6 @@ def _classes(spec: IconSpec) -> list[int]:
 def _lies(spec: IconSpec, rng: np.random.Generator) -> list[IconSpec]:
     """Return `NUM_LIES` specs with one attribute changed; pattern and style, the hard ones, come oftener."""
     lies = changed_specs(spec, rng, 15)
-    by_name = {
-        name: [lie for lie in lies if getattr(lie, name) != getattr(spec, name)] for name in ATTRIBUTES
-    }
+    by_name = {name: [lie for lie in lies if getattr(lie, name) != getattr(spec, name)] for name in ATTRIBUTES}
     names = rng.choice(list(ATTRIBUTES), size=NUM_LIES, p=[0.2, 0.2, 0.25, 0.25, 0.1])
     return [by_name[name][int(rng.integers(len(by_name[name])))] for name in names]

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from assetmill.starter.data import RenderedSplit, to_tensor
 from assetmill.starter.judge import Judge
+from assetmill.starter.train.clip import disturb
 from assetmill.starter.train.loop import AveragedWeights, Progress, Stage, decayed_rate, set_rate
 from assetmill.starter.vocabulary import ATTRIBUTES
 
@@ -30,12 +31,7 @@ def train_judge(stage: Stage, split: RenderedSplit) -> Judge:
         rows = np.sort(rng.integers(len(split), size=BATCH))
         pictures = to_tensor(split.pictures[rows]).to(stage.device, memory_format=torch.channels_last)
         labels = torch.from_numpy(split.labels[rows]).to(stage.device)
-        if rng.random() < 0.3:
-            side = int(rng.choice([44, 52]))
-            small = F.interpolate(pictures, size=(side, side), mode="bilinear", antialias=True)
-            pictures = F.interpolate(small, size=(64, 64), mode="bilinear")
-        if rng.random() < 0.5:
-            pictures = pictures + float(rng.uniform(0.02, 0.12)) * torch.randn_like(pictures)
+        pictures = disturb(pictures, rng, blurred=0.3, most=0.12)
         set_rate(optimizer, decayed_rate(2e-3, progress.share))
         logits = judge(pictures)
         losses = [F.cross_entropy(logits[name], labels[:, i]) for i, name in enumerate(ATTRIBUTES)]

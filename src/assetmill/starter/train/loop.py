@@ -146,9 +146,7 @@ class AveragedWeights:
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         state = module.state_dict()
         floats = [name for name, value in self.mean.items() if value.is_floating_point()]
-        torch._foreach_lerp_(
-            [self.mean[name] for name in floats], [state[name] for name in floats], 1 - decay
-        )
+        torch._foreach_lerp_([self.mean[name] for name in floats], [state[name] for name in floats], 1 - decay)
         for name in self.mean.keys() - set(floats):
             self.mean[name].copy_(state[name])
 

@@ -64,9 +64,7 @@ class Partnership:
         deadline = time.monotonic() + self.patience
         for rank in range(self.size):
             file = self._file(rank, meeting)
-            while (
-                rank != self.rank and not file.is_file() and time.monotonic() < deadline and self._alive(rank)
-            ):
+            while rank != self.rank and not file.is_file() and time.monotonic() < deadline and self._alive(rank):
                 time.sleep(0.1)
             if rank != self.rank and file.is_file():
                 present.append(torch.load(file, weights_only=True))
@@ -101,9 +99,7 @@ class Noise:
         kept = make_scheduler().alphas_cumprod
         return cls(kept.sqrt(), (1 - kept).sqrt())
 
-    def mix(
-        self, latents: torch.Tensor, noise: torch.Tensor, steps: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def mix(self, latents: torch.Tensor, noise: torch.Tensor, steps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return noisy latents and the velocity to predict (arXiv:2202.00512)."""
         a, s = self.signal[steps].view(-1, 1, 1, 1), self.noise[steps].view(-1, 1, 1, 1)
         return a * latents + s * noise, a * noise - s * latents
@@ -153,9 +149,7 @@ def train_unet(
         steps = spread_steps(BATCH, rng)
         noisy, velocity = noise_tables.mix(clean, torch.randn_like(clean), steps)
         set_rate(optimizer, decayed_rate(PEAK_RATE, progress.share))
-        predicted = unet(
-            noisy.contiguous(memory_format=torch.channels_last), steps.to(stage.device), hidden
-        ).sample
+        predicted = unet(noisy.contiguous(memory_format=torch.channels_last), steps.to(stage.device), hidden).sample
         error = (predicted - velocity).square().mean((1, 2, 3))
         optimizer.zero_grad(set_to_none=True)
         error.mean().backward()

@@ -30,9 +30,7 @@ def _draw_piece(piece: tuple[str, int, int, bool | None]) -> tuple[np.ndarray, n
     return np.stack([draw(spec, 64)[0] for spec in specs]), np.stack([draw(spec, 256)[0] for spec in specs])
 
 
-def train_upscaler(
-    stage: Stage, data: Path, *, num_pairs: int = 3000, num_workers: int = 1
-) -> torch.nn.Module:
+def train_upscaler(stage: Stage, data: Path, *, num_pairs: int = 3000, num_workers: int = 1) -> torch.nn.Module:
     """Train for the stage's time and return the averaged upscaler in eval mode.
 
     Inputs are 24² crops in [0, 1]; half of them carry a little noise, as decoded latents do.
@@ -51,14 +49,9 @@ def train_upscaler(
     for step in progress.steps():
         rng = np.random.default_rng([31, step])
         rows, corners = rng.integers(len(small), size=BATCH), rng.integers(64 - CROP + 1, size=(BATCH, 2))
-        given = np.stack(
-            [small[r, y : y + CROP, x : x + CROP] for r, (y, x) in zip(rows, corners, strict=True)]
-        )
+        given = np.stack([small[r, y : y + CROP, x : x + CROP] for r, (y, x) in zip(rows, corners, strict=True)])
         wanted = np.stack(
-            [
-                large[r, 4 * y : 4 * (y + CROP), 4 * x : 4 * (x + CROP)]
-                for r, (y, x) in zip(rows, corners, strict=True)
-            ]
+            [large[r, 4 * y : 4 * (y + CROP), 4 * x : 4 * (x + CROP)] for r, (y, x) in zip(rows, corners, strict=True)]
         )
         source = to_tensor(given).add(1).div(2).to(stage.device, memory_format=torch.channels_last)
         target = to_tensor(wanted).add(1).div(2).to(stage.device)

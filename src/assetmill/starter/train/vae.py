@@ -1,4 +1,4 @@
-"""Trains the VAE: first encoder and decoder together, later (beside the UNet) the decoder alone."""
+"""Trains the VAE and computes the latents that the UNet learns from."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from assetmill.starter.models import make_vae
 from assetmill.starter.train.loop import AveragedWeights, Progress, Stage, decayed_rate, set_rate
 
 BATCH = 16
+PEAK_RATE = 2e-3
 LATENT_NOISE = 0.06
 """Noise put on latents before decoding: generated latents are never exact, and the decoder must not care."""
 
@@ -30,36 +31,23 @@ def latent_penalty(latents: torch.Tensor) -> torch.Tensor:
     return mean.square().mean() + (scale - 1).square().mean() + 0.01 * F.relu(latents.abs() - 3).mean()
 
 
-def train_vae(
-    stage: Stage, train: RenderedSplit, *, decoder_only_from: Path | None = None
-) -> torch.nn.Module:
-    """Train for the stage's time and return the averaged VAE in eval mode.
-
-    `decoder_only_from` names a checkpoint of a first run: its encoder is kept as it is (so latents that
-    were computed with it stay true) and only the decoder goes on learning.
-    """
+def train_vae(stage: Stage, train: RenderedSplit) -> torch.nn.Module:
+    """Train for the stage's time and return the averaged VAE in eval mode."""
     torch.manual_seed(11)
     vae = make_vae().to(stage.device, memory_format=torch.channels_last)
-    if decoder_only_from is not None:
-        vae.load_state_dict(torch.load(decoder_only_from, weights_only=True)["average"]["mean"])
-        vae.encoder.requires_grad_(False)
-    learned = [value for value in vae.parameters() if value.requires_grad]
-    optimizer = torch.optim.AdamW(learned, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.01)
     average = AveragedWeights(vae, 0.998)
     progress = Progress(stage, {"model": vae, "optimizer": optimizer, "average": average})
-    peak = 2e-3 if decoder_only_from is None else 1e-3
     for step in progress.steps():
         rows = np.sort(np.random.default_rng([11, step]).integers(len(train), size=BATCH))
         pictures = to_tensor(train.pictures[rows]).to(stage.device, memory_format=torch.channels_last)
-        set_rate(optimizer, decayed_rate(peak, progress.share))
-        with torch.set_grad_enabled(decoder_only_from is None):
-            latents = vae.encode(pictures).latents
+        set_rate(optimizer, decayed_rate(PEAK_RATE, progress.share))
+        latents = vae.encode(pictures).latents
         output = vae.decode(latents + LATENT_NOISE * torch.randn_like(latents)).sample
         loss = reconstruction_loss(output, pictures)
-        total = loss + 0.1 * latent_penalty(latents) if decoder_only_from is None else loss
         optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(learned, 1.0)
+        (loss + 0.1 * latent_penalty(latents)).backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
         average.update(vae)
         squared = (output.detach().clamp(-1, 1) - pictures).square().mean().item() / 4

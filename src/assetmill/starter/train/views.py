@@ -22,7 +22,7 @@ def seen_by_the_pipeline(
     text_encoder: torch.nn.Module,
     tokenizer_folder: Path,
 ) -> PictureSource:
-    """Return a source that gives, in turn by step, renders, VAE reconstructions and half-denoised pictures.
+    """Return a source of batches that mix renders, VAE reconstructions and half-denoised pictures by thirds.
 
     A half-denoised picture is the UNet's guess at the clean latents from noisy ones (arXiv:2202.00512),
     decoded: it has the softness and the errors of generated pictures, and its truth is still known.
@@ -32,22 +32,26 @@ def seen_by_the_pipeline(
     tokenizer = CLIPTokenizer.from_pretrained(str(tokenizer_folder))
     tables = Noise.of_scheduler()
 
-    @torch.no_grad()
-    def pictures_of(rows: np.ndarray, step: int) -> torch.Tensor:
-        if step % 3 == 0:
-            return to_tensor(split.pictures[rows])
+    def half_denoised(rows: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
         clean = torch.from_numpy(latents[rows]).float()
-        if step % 3 == 1:
-            return vae.decode(clean).sample.clamp(-1, 1)
-        rng = np.random.default_rng([61, step])
         texts = [caption(spec, rng) for spec in specs_of(split.labels[rows])]
         tokens = tokenizer(
             texts, padding="max_length", max_length=CONTEXT_LENGTH, truncation=True, return_tensors="pt"
         ).input_ids
-        steps = torch.from_numpy(rng.integers(100, 750, size=len(rows)))
+        steps = torch.from_numpy(rng.integers(100, 700, size=len(rows)))
         noisy, _ = tables.mix(clean, torch.randn_like(clean), steps)
         velocity = unet(noisy, steps, text_encoder(tokens)[0]).sample
         signal, noise = tables.signal[steps].view(-1, 1, 1, 1), tables.noise[steps].view(-1, 1, 1, 1)
         return vae.decode(signal * noisy - noise * velocity).sample.clamp(-1, 1)
+
+    @torch.no_grad()
+    def pictures_of(rows: np.ndarray, step: int) -> torch.Tensor:
+        rng = np.random.default_rng([61, step])
+        pictures = to_tensor(split.pictures[rows])
+        kinds = rng.permutation(len(rows)) % 3
+        decoded = torch.from_numpy(latents[rows[kinds == 1]]).float()
+        pictures[torch.from_numpy(kinds == 1)] = vae.decode(decoded).sample.clamp(-1, 1)
+        pictures[torch.from_numpy(kinds == 2)] = half_denoised(rows[kinds == 2], rng)
+        return pictures
 
     return pictures_of

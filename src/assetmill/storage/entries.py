@@ -1,0 +1,134 @@
+"""One published variant, and how it is written: as a row of the catalog, as a line of JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from assetmill.records import asset_key
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+JSON_FIELDS = ("cell", "columns", "request", "versions")
+"""Fields that are JSON text in a row: their names differ from config to config."""
+
+SMALL_FIELDS = (
+    "asset_key", "asset_id", "rank", "variant_key", "blob", "master", "media_type", "object_key", "work_key",
+    "select_key", "meta_key",
+)  # fmt: skip
+"""Columns that a plan and a check read: they lie in a file of their own per shard."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogEntry:
+    """One published variant and all that made it.
+
+    `rank` starts at 1 within its asset. `blob` is the hash of the candidate's picture, `master` that of the published
+    one (`width` × `height` pixels, `media_type`), which lies under `object_key`. `request` is the payload of the
+    Request (`records.request_from_json` reads it) and `versions` those of the libraries that served it: together
+    enough to make the picture again. `columns` holds the sheet's columns that may leave (`publish.columns`).
+    `work_key`, `select_key` and `meta_key` are those of the asset's outcome. `created` is ISO 8601 in UTC.
+    """
+
+    asset_id: str
+    rank: int
+    variant_key: str
+    request_key: str
+    blob: str
+    master: str
+    media_type: str
+    width: int
+    height: int
+    score: float | None = None
+    judge: str = ""
+    positive: str = ""
+    negative: str = ""
+    rank_text: str = ""
+    template: str = ""
+    cell: Mapping[str, str] = field(default_factory=dict)
+    seed: int = 0
+    engine: str = ""
+    model: str = ""
+    revision: str = ""
+    licence: str = ""
+    commercial: bool | None = None
+    steps: int = 0
+    guidance: float = 0.0
+    scheduler: str = ""
+    operation: str = "text-to-image"
+    upscaler: str = ""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    object_key: str = ""
+    run: str = ""
+    created: str = ""
+    request: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    work_key: str = ""
+    select_key: str = ""
+    meta_key: str = ""
+
+    @property
+    def asset_key(self) -> str:
+        return asset_key(self.asset_id)
+
+    def as_json(self) -> dict[str, Any]:
+        """The entry as plain JSON values, for an export."""
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+
+
+FIELDS = tuple(f.name for f in fields(CatalogEntry))
+
+
+def entry_schema() -> pa.Schema:
+    """The typed columns of the catalog: `asset_key`, then the fields of CatalogEntry."""
+    import pyarrow as pa
+
+    types = {
+        "rank": pa.int32(), "width": pa.int32(), "height": pa.int32(), "steps": pa.int32(), "seed": pa.int64(),
+        "score": pa.float64(), "guidance": pa.float64(), "commercial": pa.bool_(),
+    }  # fmt: skip
+    return pa.schema([(name, types.get(name, pa.string())) for name in ("asset_key", *FIELDS)])
+
+
+def entries_to_table(entries: Sequence[CatalogEntry]) -> pa.Table:
+    """Entries as rows. ValueError when two have one asset and rank, or a value does not fit its column."""
+    import pyarrow as pa
+
+    seen: set[tuple[str, int]] = set()
+    for entry in entries:
+        if (entry.asset_id, entry.rank) in seen:
+            raise ValueError(f"asset {entry.asset_id!r} has two entries of rank {entry.rank}; ranks count from 1 up")
+        seen.add((entry.asset_id, entry.rank))
+    keys = {entry.asset_id: "" for entry in entries}
+    keys = {asset_id: asset_key(asset_id) for asset_id in keys}
+    columns: dict[str, list[Any]] = {"asset_key": [keys[entry.asset_id] for entry in entries]}
+    for name in FIELDS:
+        values = [getattr(entry, name) for entry in entries]
+        columns[name] = [_text(value) for value in values] if name in JSON_FIELDS else values
+    return pa.table(columns, schema=entry_schema())
+
+
+def entry_from_row(row: Mapping[str, Any]) -> CatalogEntry:
+    """The entry of a whole row; columns that an older row lacks take their default."""
+    values = {name: row[name] for name in FIELDS if row.get(name) is not None}
+    for name in JSON_FIELDS:
+        if name in values:
+            values[name] = json.loads(values[name])
+    return CatalogEntry(**values)
+
+
+def _text(value: Mapping[str, Any]) -> str:
+    # In the order given: people read columns in the order of their sheet.
+    return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
+
+
+def _plain(value: Any) -> Any:
+    """Mappings and sequences of any kind as those that JSON knows."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value

@@ -135,6 +135,8 @@ def make_names(rows: Sequence[Mapping[str, Any]], pattern: str = "{id}_{rank}") 
     A name depends on its own entry alone, save where two entries would share one: then both carry a short hash of
     what they are. Names that differ in case only count as shared. Raises InputError for a wrong pattern.
     """
+    if not rows:  # nor are there columns to check the pattern against
+        return []
     columns = {column for row in rows for column in row.get("columns") or {}}
     parts = [_parse_part(part, pattern, columns) for part in pattern.split("/")]
     stems = ["/".join(_fill_part(part, row) for part in parts) for row in rows]

@@ -128,7 +128,7 @@ def ceph_gateway(folder: Path, *, timeout: float = 90.0) -> Iterator[Endpoint]:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 - single-threaded child, one prctl
+                preexec_fn=_end_with_parent,
             )
         )
 

@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 TTL = 45.0
 """Seconds without a sign of life after which a holder counts as dead."""
 
+RENEWAL_PATIENCE = 10.0
+"""Seconds that the end of a run waits for a renewal in flight."""
+
 SCHEMA = 1
 
 
@@ -82,9 +85,19 @@ def hold_lock(
         yield lock
     finally:
         stop.set()
-        renewer.join()
+        renewer.join(RENEWAL_PATIENCE)
         if not lock.lost.is_set():
             holder.release()
+
+
+def lock_holder(store: Store, config_name: str) -> Mapping[str, Any] | None:
+    """Who holds a config's lock, for people to see; None when it is free or its holder is known to be dead."""
+    try:
+        found = json.loads(store.get(layout.lock_path(config_name)))
+        owner: Mapping[str, Any] = found["owner"]
+    except (MissingObject, CorruptObject, ValueError, KeyError, TypeError):
+        return None
+    return None if found.get("released") or is_dead(owner) else owner
 
 
 def describe_process() -> dict[str, Any]:
@@ -157,13 +170,9 @@ class _Holder:
         """Runs in a thread until told to stop or the lock is lost."""
         while not stop.wait(self._ttl / 3):
             try:
-                if self._store.swap(
-                    self._key, self._document(), expected=self._version, media_type="application/json"
-                ):
-                    renewed = self._adopt()
-                else:
-                    # Ours still when only an answer was lost. A lock removed by hand is lost: another may come.
-                    renewed = self._adopt()
+                self._store.swap(self._key, self._document(), expected=self._version, media_type="application/json")
+                # Whatever the swap said: its answer may have been lost. What the store holds tells whose lock it is.
+                renewed = self._adopt()
             except StoreUnavailable as error:
                 log.warning("the lock could not be renewed, trying again: %s", error)
                 continue  # whether it was taken over meanwhile, the next renewal tells
@@ -171,7 +180,7 @@ class _Holder:
                 lock.lost.set()  # a thread that dies silently would leave its run believing
                 raise
             if not renewed:
-                log.error("the lock %s was taken over by someone else", self._key)
+                log.error("the lock %s was taken over by someone else, or removed", self._key)
                 lock.lost.set()
                 return
 

@@ -115,9 +115,7 @@ class FolderStore:
         return _info(key, found) if _is_file(found) else None
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        folder, _, beginning = prefix.rpartition("/")
-        if folder:
-            layout.check_key(folder)
+        folder, _, beginning = layout.check_prefix(prefix).rpartition("/")
         with self._errors(prefix or "the store's folder"):
             yield from self._walk(f"{folder}/" if folder else "", beginning)
 

@@ -52,6 +52,13 @@ def check_key(key: str, *, prefix: str = "") -> str:
     return key
 
 
+def check_prefix(prefix: str) -> str:
+    """The prefix itself, when some valid key begins with it (the empty one does); raises ValueError otherwise."""
+    if prefix:
+        check_key(f"{prefix}x")
+    return prefix
+
+
 def _why_not(key: str, prefix: str) -> str:
     if not key:
         return "it is empty"

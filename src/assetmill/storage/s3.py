@@ -12,6 +12,7 @@ show that SHA-256, or the MD5 of our bytes as ETag; where it shows neither, the 
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import hashlib
 import os
@@ -36,6 +37,7 @@ TRIES = 5
 """Tries of one operation, by botocore (no answer, 5xx, throttling) and by us (409, broken downloads)."""
 
 _OURS = {"Bucket", "Key", "Body", "ContentType", "ContentLength", "ContentMD5", "IfMatch", "IfNoneMatch"}
+_BROKEN_ON_ITS_WAY = {"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "InvalidDigest"}
 _PROBED: dict[tuple[Any, ...], str] = {}
 """Stores found fit in this process, and the form of ETags that `If-Match` wants there."""
 
@@ -150,7 +152,8 @@ class BucketStore:
                     return
             raise self._refused("it refuses If-Match with the object's own ETag")
         finally:
-            self.delete(key)
+            with contextlib.suppress(StoreUnavailable):  # rather an object too many than another error's place taken
+                self.delete(key)
 
     def _refused(self, why: str) -> StoreRefused:
         return StoreRefused(
@@ -194,6 +197,7 @@ class BucketStore:
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         from botocore.exceptions import BotoCoreError, ClientError
 
+        layout.check_prefix(prefix)
         pages = self._client.get_paginator("list_objects_v2")
         try:
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
@@ -208,6 +212,7 @@ class BucketStore:
             raise self._unavailable(prefix, error) from error
 
     def local_path(self, key: str) -> Path | None:
+        layout.check_key(key)
         return None
 
     # --- writing ---
@@ -252,11 +257,13 @@ class BucketStore:
             except ClientError as error:
                 # A try before this answer may have landed: only then can the object be our own.
                 answer_lost |= error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0) > 0
-                if _status(error) == 412 or (_status(error) == 404 and _code(error) != "NoSuchBucket"):
+                if condition and (_status(error) == 412 or _code(error) == "NoSuchKey"):
                     return self._own_etag(key, data) if answer_lost else None
-                if _status(error) == 409 or _code(error) == "BadDigest":  # a race undecided, or broken on the way
+                if _status(error) == 409 or _code(error) in _BROKEN_ON_ITS_WAY:  # 409: a race not yet decided
                     last: Exception = error
                     continue
+                if condition and _status(error) == 501:
+                    raise self._refused("it does not know them") from error
                 raise self._unavailable(key, error) from error
             except BotoCoreError as error:
                 raise self._unavailable(key, error) from error

@@ -56,8 +56,8 @@ class CorruptObject(RuntimeError):
 class ObjectInfo:
     """What a store knows about an object without reading it.
 
-    `size` in bytes; `version` differs between any two contents the key ever had; `modified` in seconds since 1970
-    by the store's clock.
+    `size` in bytes; `version` differs between any two different contents the key ever had; `modified` in seconds
+    since 1970 by the store's clock.
     """
 
     key: str
@@ -93,13 +93,19 @@ class Store(Protocol):
     def swap(
         self, key: str, data: bytes, *, expected: str, media_type: str = "application/octet-stream"
     ) -> bool:  # fmt: skip
-        """Replaces an object that still has the version `expected`; False when it has another one or is gone."""
+        """Replaces an object that still has the version `expected`; False when it has another one or is gone.
+
+        A bucket's versions are hashes of the content: give every content something unique, such as a counter.
+        """
 
     def stat(self, key: str) -> ObjectInfo | None:
         """What is known about an object, or None when there is none."""
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """The objects whose key begins with `prefix` (a text, not only a folder), in the byte order of their keys."""
+        """The objects whose key begins with `prefix` (a text, not only a folder), in the byte order of their keys.
+
+        The store may change meanwhile: what was there before and is there after is listed.
+        """
 
     def delete(self, key: str) -> None:
         """Removes an object; no error when there is none."""

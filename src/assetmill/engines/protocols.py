@@ -29,7 +29,12 @@ class ModelSpec:
     """What is known of a model before it is loaded. Sizes in pixels, memory in GiB; `revision` pins the weights.
 
     `steps`, `guidance`, `size` and `scheduler` are the defaults a config may leave out. `size_multiple` is what
-    width and height must be divisible by. `token_limit` is how many tokens the text encoder reads (None: no limit).
+    width and height must be divisible by. `token_limit` is how many tokens the text encoder reads, start and end
+    marks included (None: no limit). `revision` is the commit of a hub model, else the fingerprint of its folder.
+
+    `guidance_kind` says what `guidance` means: `classifier-free` (above 1 two forwards a step, and negative prompts
+    count), `distilled` (a number fed to the model: no negative prompts) or `none` (must be 0). `cuts` is True where
+    candidates can be dropped mid-way through `OnStep`.
     """
 
     id: str
@@ -50,6 +55,39 @@ class ModelSpec:
     gib: float = 0.0
     folder: str = ""
     deterministic: bool = True
+    guidance_kind: str = "classifier-free"
+    cuts: bool = False
+    option_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeSpec:
+    """What is known of a judge before it is loaded.
+
+    `key` names weights, preprocessing and the adapter's epoch: it is part of every score's key. `source` is a
+    folder, or an architecture's name together with `pretrained`, a tag or a weight file.
+    """
+
+    key: str
+    engine: str
+    source: str
+    pretrained: str = ""
+    fingerprint: str = ""
+    licence: str = ""
+    commercial: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpscalerSpec:
+    """What is known of an upscaler before it is loaded. `scale` is the whole factor that pictures grow by."""
+
+    key: str
+    engine: str
+    scale: int
+    file: str = ""
+    fingerprint: str = ""
+    licence: str = ""
+    commercial: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +95,9 @@ class Step:
     """Where sampling stands. `index` counts finished steps from 1; `alive` are positions in the batch still sampled.
 
     `preview()` decodes the predicted clean pictures of the alive ones: (len(alive), 3, H, W), floats in [0, 1] on
-    the engine's device.
+    the engine's device (a numpy array where the engine has none). It may be called once or not at all, and only
+    before the callback returns. `total` counts the denoiser's evaluations (second-order samplers have more than
+    the request's steps).
     """
 
     index: int
@@ -77,7 +117,8 @@ class Generated:
     `pixels`: uint8 (N, H, W, 3), sRGB; rows of candidates cut mid-way are zero. `device_pixels`: the same as floats
     in [0, 1], (N, 3, H, W), on the engine's device, or None where the engine has none. `finite[i]` is False where
     the model gave NaN or infinity. `cut[i]` is the step after which candidate i was dropped, 0 where it was finished.
-    `seconds` is device time for the whole batch.
+    `seconds` is device time for the whole batch. `refused[i]`, where not empty, says why the model's own safety
+    checker withheld picture i (its pixels are black): such a candidate is rejected with that reason.
     """
 
     pixels: np.ndarray
@@ -85,6 +126,7 @@ class Generated:
     cut: np.ndarray
     seconds: float
     device_pixels: Any = None
+    refused: tuple[str, ...] = ()
 
 
 class Generator(Protocol):
@@ -105,6 +147,10 @@ class Generator(Protocol):
         on_step: OnStep | None = None,
     ) -> Generated: ...
 
+    def fitting_batch(self, width: int, height: int) -> int:
+        """A batch size to start from on the engine's device; OutOfMemory halves it."""
+        ...
+
     def versions(self) -> Mapping[str, str]:
         """Library versions to record beside candidates."""
         ...
@@ -112,7 +158,10 @@ class Generator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Scores (N,) float32, higher is better, NaN where not computable; embeddings (N, D) float32 of unit length."""
+    """Scores (N,) float32, higher is better, NaN where not computable; embeddings (N, D) float32 of unit length.
+
+    A row of a picture that could not be judged has a NaN score and a zero embedding.
+    """
 
     scores: np.ndarray
     embeddings: np.ndarray
@@ -131,7 +180,10 @@ class Judge(Protocol):
 
 
 class Upscaler(Protocol):
-    """Enlarges pictures by a whole factor. `key` names weights and settings. uint8 (N, H, W, 3) in and out."""
+    """Enlarges pictures by a whole factor. `key` names weights and settings.
+
+    uint8 (N, H, W, 3) in, uint8 (N, H x scale, W x scale, 3) out; pictures of one call share their size.
+    """
 
     key: str
     scale: int

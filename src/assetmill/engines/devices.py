@@ -1,0 +1,144 @@
+"""Where engines run: device, number format, threads and memory. torch is imported by the functions, never on import."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from assetmill.engines.protocols import EngineError, OutOfMemory
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+def pick_device(wish: str = "auto") -> torch.device:
+    """The device of a config: `auto` takes the first CUDA device, else the CPU.
+
+    Raises EngineError for a name torch doesn't know and for a device this machine lacks.
+    """
+    import torch
+
+    if wish == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wish)
+    except RuntimeError as error:
+        raise EngineError(f"device {wish!r} is unknown; use auto, cpu, cuda or cuda:1 and so on") from error
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise EngineError(f"device {wish!r} is not here ({count} CUDA devices); use device: auto or cpu")
+        return torch.device("cuda", device.index or 0)
+    if device.type not in ("cpu", "mps"):
+        raise EngineError(f"device {wish!r} is not supported; use auto, cpu, mps or cuda:N")
+    return device
+
+
+def pick_dtype(wish: str, device: torch.device) -> torch.dtype:
+    """The number format of a config: `auto` is float32 on a CPU; on a GPU bfloat16, or float16 where it lacks that.
+
+    bfloat16 comes first because float16 overflows in SDXL's decoder, which then falls back to float32.
+    """
+    import torch
+
+    if wish == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.float32
+    if wish not in DTYPES:
+        raise EngineError(f"dtype {wish!r} is unknown; use auto, {', '.join(DTYPES)}")
+    if wish == "float16" and device.type == "cpu":
+        raise EngineError("dtype float16 does not run on a CPU; use dtype: float32 or bfloat16 there")
+    return getattr(torch, wish)
+
+
+def available_cores() -> int:
+    """Cores this process may use: those of its affinity mask, not of the whole machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def set_threads(count: int | None) -> int:
+    """Sets and returns the number of threads torch computes with; all available cores if None.
+
+    Two torch threads beside any other load on two cores are many times slower than one, so the caller decides.
+    """
+    import torch
+
+    count = count or available_cores()
+    torch.set_num_threads(count)
+    return count
+
+
+def free_gib(device: torch.device) -> float:
+    """Free memory in GiB: of the GPU, else of the machine (infinite where the system doesn't say)."""
+    if device.type == "cuda":
+        import torch
+
+        free, _ = torch.cuda.mem_get_info(device)
+        # what torch's allocator keeps but doesn't use is free for us
+        return (free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)) / 2**30
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) / 2**20
+    except OSError:
+        pass
+    return float("inf")
+
+
+@contextmanager
+def memory_errors(what: str) -> Iterator[None]:
+    """Turns every shape of running out of memory into OutOfMemory, naming what was tried, and frees the cache."""
+    import torch
+
+    failed = False
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError):
+        failed = True
+    except RuntimeError as error:
+        # the CPU allocator and some kernels raise a plain RuntimeError
+        text = str(error)
+        if "can't allocate memory" not in text and "out of memory" not in text.lower():
+            raise
+        failed = True
+    if failed:
+        # outside of the except block: the traceback kept the batch's tensors alive
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        raise OutOfMemory(f"{what} did not fit into memory; use a smaller batch, size or dtype")
+
+
+def to_bytes(pixels: torch.Tensor) -> Any:
+    """Floats in [0, 1] (N, 3, H, W) as a numpy uint8 array (N, H, W, 3), converted on their device. NaN gives 0."""
+    import torch
+
+    rounded = pixels.float().nan_to_num(0.0).clamp(0, 1).mul(255).round().to(torch.uint8)
+    return rounded.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def to_floats(pixels: Any, device: torch.device) -> torch.Tensor:
+    """uint8 (N, H, W, 3), or floats (N, 3, H, W) in [0, 1], as float32 (N, 3, H, W) on the device, in steps of 1/255.
+
+    Floats are rounded to 8 bits first: a picture has the same score whether it comes from the generator or is read
+    from the store.
+    """
+    import torch
+
+    tensor = torch.as_tensor(pixels)
+    if tensor.ndim != 4:
+        raise ValueError(
+            f"pictures have shape {tuple(tensor.shape)}; expected (N, H, W, 3) uint8 or (N, 3, H, W) floats"
+        )
+    if tensor.dtype == torch.uint8:
+        if tensor.shape[-1] != 3:
+            raise ValueError(f"uint8 pictures have shape {tuple(tensor.shape)}; expected (N, H, W, 3)")
+        return tensor.to(device).permute(0, 3, 1, 2).float().div(255)
+    if tensor.shape[1] != 3 or not tensor.is_floating_point():
+        raise ValueError(f"{tensor.dtype} pictures have shape {tuple(tensor.shape)}; expected floats (N, 3, H, W)")
+    return tensor.to(device).float().clamp(0, 1).mul(255).round().div(255)

@@ -1,0 +1,117 @@
+"""Prompts as the embeddings a pipeline takes, made once per distinct text.
+
+The families in `ENCODERS` accept embeddings in place of texts. For every other pipeline class the texts themselves
+are passed, and encoded with each batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from assetmill.engines.recent import RecentTensors
+
+if TYPE_CHECKING:
+    import torch
+
+Encoded = dict[str, "torch.Tensor"]
+"""Per argument of the pipeline (say `prompt_embeds`), a tensor with one row per text."""
+
+
+class PromptEncoder:
+    """Encodes the texts of a batch with a pipeline's own text encoders, each distinct text once while it is remembered.
+
+    `embeds` is False for a pipeline that has to be given texts.
+    """
+
+    def __init__(self, pipeline: Any, family: str, device: torch.device, *, max_bytes: int = 256 * 2**20) -> None:
+        self.pipeline = pipeline
+        self.device = device
+        self.recent = RecentTensors(max_bytes)
+        self._encode = ENCODERS.get(family)
+
+    @property
+    def embeds(self) -> bool:
+        return self._encode is not None
+
+    def arguments(
+        self, positives: Sequence[str], negatives: Sequence[str] | None, clip_skip: int | None
+    ) -> dict[str, torch.Tensor]:
+        """The pipeline's arguments for one batch: embeddings stacked in the order of the texts.
+
+        `negatives` is None where the pipeline runs without classifier-free guidance.
+        """
+        out = self._rows("", positives, clip_skip)
+        if negatives is not None:
+            out |= self._rows("negative_", negatives, None)  # clip_skip acts on the positive text alone
+        return out
+
+    def _rows(self, prefix: str, texts: Sequence[str], clip_skip: int | None) -> dict[str, torch.Tensor]:
+        import torch
+
+        assert self._encode is not None
+        held = {text: self.recent.get((prefix, text, clip_skip)) for text in dict.fromkeys(texts)}
+        missing = [text for text, group in held.items() if group is None]
+        for start in range(0, len(missing), 32):
+            part = missing[start : start + 32]
+            encoded = self._encode(self.pipeline, part, self.device, clip_skip, bool(prefix))
+            for row, text in enumerate(part):
+                group = {name: tensor[row].clone() for name, tensor in encoded.items()}
+                held[text] = group
+                self.recent.put((prefix, text, clip_skip), group)
+        groups = [held[text] or {} for text in texts]
+        return {prefix + name: torch.stack([group[name] for group in groups]) for name in groups[0]}
+
+
+def _encode_sd(pipeline: Any, texts: list[str], device: torch.device, clip_skip: int | None, negative: bool) -> Encoded:
+    embeds, _ = pipeline.encode_prompt(texts, device, 1, False, clip_skip=clip_skip)
+    return {"prompt_embeds": embeds}
+
+
+def _encode_sdxl(
+    pipeline: Any, texts: list[str], device: torch.device, clip_skip: int | None, negative: bool
+) -> Encoded:
+    embeds, _, pooled, _ = pipeline.encode_prompt(
+        prompt=texts, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False, clip_skip=clip_skip
+    )
+    if negative and pipeline.config.force_zeros_for_empty_prompt:
+        # SDXL was trained with zeros, not with an encoded empty text, in place of no prompt
+        for row, text in enumerate(texts):
+            if not text:
+                embeds[row] = 0
+                pooled[row] = 0
+    return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
+
+
+def _encode_sd3(
+    pipeline: Any, texts: list[str], device: torch.device, clip_skip: int | None, negative: bool
+) -> Encoded:
+    embeds, _, pooled, _ = pipeline.encode_prompt(
+        prompt=texts,
+        prompt_2=None,
+        prompt_3=None,
+        device=device,
+        num_images_per_prompt=1,
+        do_classifier_free_guidance=False,
+        clip_skip=clip_skip,
+    )
+    return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
+
+
+def _encode_flux(
+    pipeline: Any, texts: list[str], device: torch.device, clip_skip: int | None, negative: bool
+) -> Encoded:
+    embeds, pooled, _ = pipeline.encode_prompt(prompt=texts, prompt_2=None, device=device, num_images_per_prompt=1)
+    return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
+
+
+ENCODERS: Mapping[str, Callable[[Any, list[str], Any, int | None, bool], Encoded]] = MappingProxyType(
+    {
+        "stable-diffusion": _encode_sd,
+        "lcm": _encode_sd,
+        "stable-diffusion-xl": _encode_sdxl,
+        "stable-diffusion-3": _encode_sd3,
+        "flux": _encode_flux,
+    }
+)

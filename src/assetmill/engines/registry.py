@@ -1,0 +1,263 @@
+"""Which engines there are, what a config names, and how it is loaded. Resolving never imports torch; loading does.
+
+Other packages add engines by entry points: group `assetmill.generators`, `assetmill.judges` or `assetmill.upscalers`,
+each naming an object with `resolve(config, resolve_path)`, which gives a ModelSpec, JudgeSpec or UpscalerSpec without
+loading weights, and `load(spec, config)`, which gives the engine. A plug-in cannot take the name of a built-in engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assetmill.engines import facts
+from assetmill.engines.folders import read_json
+from assetmill.engines.protocols import (
+    EngineError,
+    Generator,
+    Judge,
+    JudgeSpec,
+    ModelSpec,
+    Upscaler,
+    UpscalerSpec,
+)
+from assetmill.engines.tokens import count_tokens
+from assetmill.records import InputError, Problem, Request, content_key
+
+if TYPE_CHECKING:
+    from assetmill.config import JudgeConfig, ModelConfig, UpscaleConfig
+
+__all__ = [
+    "check_request",
+    "check_settings",
+    "count_tokens",
+    "load_generator",
+    "load_judge",
+    "load_upscaler",
+    "resolve_judge",
+    "resolve_model",
+    "resolve_upscaler",
+]
+
+GENERATORS = ("diffusers", "simulated")
+JUDGES = ("open_clip", "simulated")
+UPSCALERS = ("spandrel", "lanczos", "nearest", "none", "simulated")
+
+RESIZE_EPOCH = 1
+"""Raised by hand when `ResizeUpscaler` makes other pictures of the same picture."""
+
+Resolve = Callable[[Path | str], Path]
+
+
+# --- what a config names, without torch -----------------------------------------------------------------------
+
+
+def resolve_model(config: ModelConfig, resolve: Resolve) -> ModelSpec:
+    """The spec of the configured generator, its settings checked against the model. Never imports torch.
+
+    Raises InputError with every problem: an unknown engine, unfit weights (see `model_folder`), or settings this model
+    doesn't take.
+    """
+    if config.engine == "diffusers":
+        from assetmill.engines.model_folder import resolve_pipeline
+
+        spec = resolve_pipeline(config, resolve)
+    elif config.engine == "simulated":
+        from assetmill.engines.simulated import resolve_simulated
+
+        spec = resolve_simulated(config)
+    else:
+        spec = _plugin("generators", config.engine, GENERATORS, "model.engine").resolve(config, resolve)
+    problems = check_settings(spec, config)
+    if problems:
+        raise InputError(problems)
+    return spec
+
+
+def check_settings(spec: ModelSpec, config: ModelConfig) -> list[Problem]:
+    """What in a config's `model` section this model cannot honour; nothing is ever ignored quietly."""
+    width, height = config.size or (spec.width, spec.height)
+    problems = _check_size(spec, width, height, "model.size")
+
+    def add(key: str, message: str, way_out: str) -> None:
+        problems.append(Problem(f"{spec.id}: {message}", way_out, column=f"model.{key}"))
+
+    if config.operation not in spec.operations:
+        add("operation", f"cannot do {config.operation}", f"it does {', '.join(spec.operations)}")
+    elif config.strength is not None and config.operation == "text-to-image":
+        add("strength", "strength has no meaning for text-to-image", "remove it, or choose another operation")
+    if (config.steps or spec.steps) < 1:
+        add("steps", "its usual number of steps is not known", "set model.steps as its card says")
+    guidance = spec.guidance if config.guidance is None else config.guidance
+    if guidance < 0:
+        add("guidance", "its usual guidance is not known", "set model.guidance as its card says")
+    problems += _check_guidance(spec, guidance, config.negative, "model.guidance", "model.negative")
+    if config.adapters and "adapters" not in spec.option_names:
+        add("adapters", f"the engine {spec.engine!r} takes no adapters", "remove them")
+    for name in config.options:
+        if name not in spec.option_names:
+            add(
+                f"options.{name}",
+                f"the option {name!r} is unknown here",
+                f"known options: {', '.join(spec.option_names) or 'none'}",
+            )
+    if config.scheduler and spec.engine == "diffusers" and config.scheduler not in _scheduler_names(spec):
+        add(
+            "scheduler",
+            f"the scheduler {config.scheduler!r} does not fit",
+            f"use one of {', '.join(_scheduler_names(spec))}",
+        )
+    return problems
+
+
+def check_request(spec: ModelSpec, request: Request) -> list[Problem]:
+    """What in one request this model cannot honour, so that a plan can refuse it before anything is loaded."""
+    problems = _check_size(spec, request.width, request.height, "size")
+    if request.operation not in spec.operations:
+        problems.append(Problem(f"{spec.id} cannot do {request.operation}", f"it does {', '.join(spec.operations)}"))
+    problems += _check_guidance(spec, request.guidance, request.negative, "guidance", "negative")
+    return problems
+
+
+def resolve_judge(config: JudgeConfig, resolve: Resolve) -> JudgeSpec:
+    """The spec of the configured judge. Never imports torch. Raises InputError.
+
+    `key` covers the bytes of the weights, the model's preprocessing and the adapter's epoch. Where weights are given
+    by one of open_clip's tags, the tag stands for the bytes: give a file or folder to pin them by their hash.
+    """
+    if config.engine == "simulated":
+        from assetmill.engines.simulated import JUDGE_KEY
+
+        return JudgeSpec(key=JUDGE_KEY, engine="simulated", source="simulated", licence="apache-2.0", commercial=True)
+    if config.engine != "open_clip":
+        return _plugin("judges", config.engine, JUDGES, "judge.engine").resolve(config, resolve)
+    from assetmill.engines.weight_files import resolve_open_clip
+
+    return resolve_open_clip(config, resolve)
+
+
+def resolve_upscaler(config: UpscaleConfig, resolve: Resolve) -> UpscalerSpec:
+    """The spec of the configured upscaler. Raises InputError.
+
+    Never imports torch, but for one case: the factor of a weight file that no config states is found by loading it
+    once, and remembered by the file's hash.
+    """
+    if config.engine in ("lanczos", "nearest", "none", "simulated"):
+        scale = config.scale or (1 if config.engine == "none" else 4)
+        if config.engine == "none" and scale != 1:
+            raise InputError(
+                Problem("the upscaler `none` keeps the size", "remove upscale.scale", column="upscale.scale")
+            )
+        key = content_key("upscaler", {"engine": config.engine, "scale": scale, "epoch": RESIZE_EPOCH})
+        return UpscalerSpec(key=key, engine=config.engine, scale=scale, licence="apache-2.0", commercial=True)
+    if config.engine != "spandrel":
+        return _plugin("upscalers", config.engine, UPSCALERS, "upscale.engine").resolve(config, resolve)
+    from assetmill.engines.weight_files import resolve_spandrel
+
+    return resolve_spandrel(config, resolve)
+
+
+# --- loading ----------------------------------------------------------------------------------------------------
+
+
+def load_generator(spec: ModelSpec, config: ModelConfig) -> Generator:
+    """Loads the generator of a spec, after checking that the weights are still those it names."""
+    if spec.engine == "diffusers":
+        from assetmill.engines.latent import LatentGenerator
+        from assetmill.engines.model_folder import verify_weights
+
+        verify_weights(spec)
+        return LatentGenerator(spec, config)
+    if spec.engine == "simulated":
+        from assetmill.engines.simulated import SimulatedGenerator
+
+        return SimulatedGenerator(spec, **dict(config.options))
+    return _plugin("generators", spec.engine, GENERATORS, "model.engine").load(spec, config)
+
+
+def load_judge(spec: JudgeSpec, config: JudgeConfig) -> Judge:
+    """Loads the judge of a spec, after checking that the weights are still those it names."""
+    if spec.engine == "simulated":
+        from assetmill.engines.simulated import SimulatedJudge
+
+        return SimulatedJudge()
+    if spec.engine == "open_clip":
+        from assetmill.engines.clip import ClipJudge
+
+        return ClipJudge(spec, device=config.device, dtype=config.dtype)
+    return _plugin("judges", spec.engine, JUDGES, "judge.engine").load(spec, config)
+
+
+def load_upscaler(spec: UpscalerSpec, config: UpscaleConfig) -> Upscaler:
+    """Loads the upscaler of a spec, after checking that the weights are still those it names."""
+    if spec.engine == "spandrel":
+        from assetmill.engines.upscale import SpandrelUpscaler
+
+        return SpandrelUpscaler(
+            spec, tile=config.tile, overlap=config.overlap, device=config.device, dtype=config.dtype
+        )
+    if spec.engine in UPSCALERS:
+        from assetmill.engines.upscale import ResizeUpscaler
+
+        return ResizeUpscaler(spec)
+    return _plugin("upscalers", spec.engine, UPSCALERS, "upscale.engine").load(spec, config)
+
+
+# --- inside -------------------------------------------------------------------------------------------------
+
+
+def _plugin(kind: str, name: str, builtin: Sequence[str], column: str) -> Any:
+    points = metadata.entry_points(group=f"assetmill.{kind}")
+    for point in points:
+        if point.name == name and name not in builtin:
+            try:
+                return point.load()
+            except Exception as error:
+                raise EngineError(f"the plug-in {name!r} ({point.value}) cannot be loaded: {error}") from error
+    known = [*builtin, *sorted(point.name for point in points if point.name not in builtin)]
+    raise InputError(
+        Problem(f"the engine {name!r} is unknown", f"use one of {', '.join(known)}", column=column, value=name)
+    )
+
+
+def _check_size(spec: ModelSpec, width: int, height: int, column: str) -> list[Problem]:
+    multiple = spec.size_multiple
+    if width % multiple == 0 and height % multiple == 0:
+        return []
+    fit = "x".join(str(max(multiple, round(side / multiple) * multiple)) for side in (width, height))
+    return [
+        Problem(
+            f"{spec.id} makes sizes that are multiples of {multiple}",
+            f"say {fit}",
+            column=column,
+            value=f"{width}x{height}",
+        )
+    ]
+
+
+def _check_guidance(
+    spec: ModelSpec, guidance: float, negative: str, column: str, negative_column: str
+) -> list[Problem]:
+    problems = []
+    if spec.guidance_kind == "none" and guidance > 0:
+        problems.append(Problem(f"{spec.id} takes no guidance", "set it to 0", column=column, value=str(guidance)))
+    if negative and (spec.guidance_kind != "classifier-free" or 0 <= guidance <= 1):
+        why = "at guidance 1 or below" if spec.guidance_kind == "classifier-free" else "with this model"
+        problems.append(
+            Problem(
+                f"a negative prompt has no effect {why} ({spec.id})",
+                "remove it, or raise model.guidance above 1" if "guidance" in why else "remove it",
+                column=negative_column,
+                value=negative,
+            )
+        )
+    return problems
+
+
+def _scheduler_names(spec: ModelSpec) -> tuple[str, ...]:
+    path = Path(spec.folder) / "scheduler" / "scheduler_config.json"
+    own = str(read_json(path).get("_class_name", "")) if path.is_file() else ""
+    names = facts.SCHEDULERS["flow" if own.startswith("FlowMatch") else "diffusion"]
+    return tuple(sorted({*names, own} - {""}))

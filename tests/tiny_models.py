@@ -1,0 +1,131 @@
+"""Real model classes at tiny sizes with random weights, written to folders as a user's would lie there."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+CONTEXT = 77
+
+
+def write_tiny_sd(folder: Path, *, seed: int = 0, **unet: Any) -> Path:
+    """A StableDiffusionPipeline of 64 x 64 pixels (latents 32 x 32), safetensors, no safety checker."""
+    import torch
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    torch.manual_seed(seed)
+    tokenizer = _clip_tokenizer(folder.parent)
+    StableDiffusionPipeline(
+        vae=AutoencoderKL(
+            block_out_channels=(16, 16), norm_num_groups=8, latent_channels=4, sample_size=64,
+            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        ),
+        text_encoder=CLIPTextModel(_text_config(tokenizer)),
+        tokenizer=tokenizer,
+        unet=UNet2DConditionModel(**{**_unet_config(), **unet}),
+        scheduler=DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(str(folder))  # fmt: skip
+    return folder
+
+
+def write_tiny_sdxl(folder: Path) -> Path:
+    """A StableDiffusionXLPipeline of 64 x 64 pixels with both text encoders."""
+    import torch
+    from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    torch.manual_seed(1)
+    tokenizer = _clip_tokenizer(folder.parent)
+    unet = {
+        **_unet_config(), "cross_attention_dim": 64, "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 32 + 6 * 8,
+    }  # fmt: skip
+    StableDiffusionXLPipeline(
+        vae=AutoencoderKL(
+            block_out_channels=(16, 16), norm_num_groups=8, latent_channels=4, sample_size=64,
+            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        ),
+        text_encoder=CLIPTextModel(_text_config(tokenizer)),
+        text_encoder_2=CLIPTextModelWithProjection(_text_config(tokenizer)),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=UNet2DConditionModel(**unet),
+        scheduler=EulerDiscreteScheduler(beta_schedule="scaled_linear"),
+        force_zeros_for_empty_prompt=True,
+        add_watermarker=False,
+    ).save_pretrained(str(folder))  # fmt: skip
+    return folder
+
+
+def write_tiny_clip(folder: Path, *, image_size: int = 32, **preprocess: Any) -> Path:
+    """An open_clip ViT folder: config and safetensors, with open_clip's own tokenizer."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    model_config = {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": image_size, "layers": 1, "width": 64, "head_width": 32, "patch_size": 8},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+    }
+    torch.manual_seed(2)
+    folder.mkdir(parents=True)
+    model = open_clip.CLIP(**model_config)
+    save_file(model.state_dict(), str(folder / "open_clip_model.safetensors"))
+    half = [0.5, 0.5, 0.5]
+    preprocess = {"mean": half, "std": half, "interpolation": "bicubic", "resize_mode": "shortest", **preprocess}
+    content = {"model_cfg": model_config, "preprocess_cfg": preprocess}
+    (folder / "open_clip_config.json").write_text(json.dumps(content))
+    return folder
+
+
+def write_tiny_upscaler(file: Path, *, scale: int = 2) -> Path:
+    """A compact SRVGG as spandrel reads it, with random weights."""
+    import torch
+    from safetensors.torch import save_file
+    from spandrel.architectures.Compact import SRVGGNetCompact
+
+    torch.manual_seed(3)
+    model = SRVGGNetCompact(num_in_ch=3, num_out_ch=3, num_feat=8, num_conv=2, upscale=scale, act_type="prelu")
+    save_file(model.state_dict(), str(file))
+    return file
+
+
+def _unet_config() -> dict[str, Any]:
+    return {
+        "sample_size": 32, "in_channels": 4, "out_channels": 4, "block_out_channels": (16, 32),
+        "layers_per_block": 1, "norm_num_groups": 8, "cross_attention_dim": 32, "attention_head_dim": 8,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    }  # fmt: skip
+
+
+def _text_config(tokenizer: Any) -> Any:
+    from transformers import CLIPTextConfig
+
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, projection_dim=32, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=CONTEXT, bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+
+
+def _clip_tokenizer(folder: Path) -> Any:
+    """CLIP's own tokenizer, from the vocabulary that open_clip carries."""
+    import open_clip
+    from open_clip.tokenizer import bytes_to_unicode
+    from transformers import CLIPTokenizer
+
+    path = Path(open_clip.__file__).with_name("bpe_simple_vocab_16e6.txt.gz")
+    lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")[1 : 49152 - 256 - 2 + 1]
+    merges = [tuple(line.split()) for line in lines]
+    letters = list(bytes_to_unicode().values())
+    words = [*letters, *(c + "</w>" for c in letters), *("".join(m) for m in merges), "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CONTEXT)

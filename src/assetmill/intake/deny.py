@@ -16,13 +16,14 @@ from assetmill.records import Problem
 _WORD = re.compile(r"[^\W_]+")
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
 _LETTERS = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ħ": "h", "ı": "i", "æ": "ae", "œ": "oe", "\xad": None})
+_MARKS = str.maketrans("™℠®©", "    ")  # folding would make letters of them: "Acme™" is not "acmetm"
 
 
 def fold_text(text: str) -> str:
     """The form in which texts are compared: compatibility forms, case and accents folded, soft hyphens dropped."""
     if text.isascii():
         return text.lower()
-    bare = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
+    bare = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text.translate(_MARKS)).casefold())
     return "".join(c for c in bare if not unicodedata.combining(c) and unicodedata.category(c) != "Cf").translate(
         _LETTERS
     )

@@ -124,9 +124,13 @@ def guard_tree(tree: nodes.Template, *, file: str, first_line: int = 1) -> Guard
 
 def nearest(name: str, known: tuple[str, ...] | list[str]) -> str | None:
     """The known name that was probably meant, whatever the case, spaces and underscores."""
-    folded = {k.casefold().replace(" ", "_"): k for k in reversed(known)}
-    near = get_close_matches(name.casefold().replace(" ", "_"), folded, n=1, cutoff=0.6)
-    return folded[near[0]] if near else None
+
+    def fold(text: str) -> str:
+        return text.casefold().replace(" ", "_")
+
+    near = get_close_matches(fold(name), [fold(k) for k in known], n=1, cutoff=0.6)
+    same = [k for k in known if near and fold(k) == near[0]]
+    return next(iter(get_close_matches(name, same, n=1, cutoff=0)), None)
 
 
 # --- the walk -------------------------------------------------------------------------------------------------

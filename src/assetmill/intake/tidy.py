@@ -20,7 +20,7 @@ def tidy(text: str) -> str:
         if any(unicodedata.category(c) == "Cs" for c in text):
             raise ValueError("the text holds half a character (a lone surrogate)")
         text = " ".join(text.translate(_CONTROL).split())
-    if "(" in text or "[" in text:
+    while _EMPTY_BRACKETS.search(text):
         text = " ".join(_EMPTY_BRACKETS.sub("", text).split())
     if ",," in text or " ," in text:
         text = _COMMAS.sub(",", text)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from assetmill.intake.front_matter import Located, read_template_file
@@ -52,3 +54,14 @@ def test_mistakes_have_line_and_way_out(text: str, row: int, message: str, way_o
     assert (problem.file, problem.row) == ("t.j2", row)
     assert message in problem.message
     assert way_out in problem.way_out
+
+
+@pytest.mark.parametrize("head", ["axes: " + "[" * 20_000, "axes: " + "[a, " * 5_000, "description: " + "x" * 40_000])
+def test_bombs_cost_no_time(head: str) -> None:
+    """Deep or endless YAML is refused before it is parsed, and what is parsed is refused quickly."""
+    started = time.perf_counter()
+    with pytest.raises(InputError, match="front matter"):
+        read_template_file(f"---\n{head}\n---\nx", "t.j2")
+    with pytest.raises(InputError, match="front matter"):
+        read_template_file(f"---\n{head[:900]}\n  x: *y\n---\nx", "t.j2")
+    assert time.perf_counter() - started < 5

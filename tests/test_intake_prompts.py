@@ -256,12 +256,12 @@ def test_product_shots() -> None:
     found.check(["handle", "title", "type", "tags", "body", "options"])
     texts = {"title": "Ocean Blue Shirt", "type": "", "tags": "men", "body": "", "options": "Default Title"}
     (prompt,) = found.render(asset(**texts), seed=0)
-    assert prompt.positive == "a photo of a ocean blue shirt, men, white background, product shot"
-    assert prompt.rank_text == "a photo of a ocean blue shirt"
+    assert prompt.positive == "a photo of ocean blue shirt, men, white background, product shot"
+    assert prompt.rank_text == "a photo of ocean blue shirt"
     texts |= {"tags": "", "body": "<p>Soft &amp; warm</p><p>with a very long neck that goes on and on and on</p>"}
     (prompt,) = found.render(asset(**{**texts, "options": "Red"}), seed=0)
     assert prompt.positive == (
-        "a photo of a ocean blue shirt, soft & warm with a very long neck that goes on and on and on, red, "
+        "a photo of ocean blue shirt, soft & warm with a very long neck that goes on and on and on, red, "
         "white background, product shot"
     )
     assert "fill 'title'" in problems(found, asset(title=""))[0]

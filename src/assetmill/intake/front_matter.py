@@ -17,6 +17,12 @@ from assetmill.records import InputError, Problem
 
 KEYS = ("description", "negative", "rank_text", "axes")
 
+MAX_HEAD = 32 * 1024
+"""Characters of front matter."""
+
+MAX_BRACKETS = 1_000
+"""Opening brackets in it: the time a YAML parser takes grows with the square of their depth."""
+
 _FENCE = re.compile(r"^---[ \t]*$", re.MULTILINE)
 _BARE_BRACE = re.compile(r"^\s*([\w-]+):\s*\{[{%]")
 
@@ -50,6 +56,9 @@ def read_template_file(text: str, file: str) -> TemplateFile:
     if not closing:
         raise InputError(Problem("the front matter is never closed", "end it with a line of ---", file=file, row=1))
     head = text[opening.end() + 1 : closing.start()]
+    if len(head) > MAX_HEAD or head.count("[") + head.count("{") > MAX_BRACKETS:
+        message = f"front matter of more than {MAX_HEAD:,} characters or {MAX_BRACKETS:,} brackets"
+        raise InputError(Problem(message, "move long lists into word lists", file=file, row=1))
     body = Located(text[closing.end() :].removeprefix("\n"), text.count("\n", 0, closing.end()) + 2)
     root = _compose(head, file)
     if root is None:

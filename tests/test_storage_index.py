@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from assetmill.records import Record, asset_key, record_line, segment_bytes
 from assetmill.storage import index as index_module
+from assetmill.storage import spill as spill_module
 from assetmill.storage.folder import FolderStore
 from assetmill.storage.index import CUT, OK, POISON, REJECTED, TRANSIENT, Index, open_index, write_segment
 from assetmill.storage.segments import read_segment
@@ -345,7 +346,7 @@ def test_compaction_spills(store: FolderStore, monkeypatch: pytest.MonkeyPatch) 
         write(store, *finished(f"asset-{n}"), *finished(f"asset-{n + 1}", 3, work=n))
     bare = open_index(store, "c")
     expected = bare.statuses(), bare.outcomes(), bare.history(["asset-7"])["asset-7"]
-    monkeypatch.setattr(index_module, "SPILL_BYTES", 2000)
+    monkeypatch.setattr(spill_module, "SPILL_BYTES", 2000)
     monkeypatch.setattr(index_module, "_ASSETS_AT_ONCE", 2)
     assert open_index(store, "c").compact(1) == 1
     index = open_index(store, "c")
@@ -360,16 +361,16 @@ def test_a_filled_index_reads_fast_and_small(store: FolderStore) -> None:
 
     fill_index(store, "c", num_assets=20_000, num_candidates=8)
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()
     index = open_index(store, "c")
     statuses, outcomes = index.statuses(), index.outcomes()
-    seconds, (held, peak) = time.perf_counter() - start, tracemalloc.get_traced_memory()
+    seconds, (held, peak) = time.process_time() - start, tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert (len(statuses), len(outcomes)) == (160_000, 20_000)
     assert index.problems == []
-    assert seconds < 20  # about 1 s on an idle machine; this one is shared, and traced
+    assert seconds < 20  # of processor time: about 1, and several times that while memory is traced
     assert peak < 120 << 20
     assert held < 80 << 20
-    start = time.perf_counter()
+    start = time.process_time()
     assert sum(statuses[bytes.fromhex(sha("request", a, n))] for a in range(2000) for n in range(8)) > 0
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 2

@@ -115,7 +115,6 @@ class Catalog:
             parts={"small": SMALL_FIELDS, "rest": [n for n in schema.names if n not in SMALL_FIELDS]},
             shard_rows=shard_rows,
             way_out="or go back to a whole version with `assetmill catalog CONFIG rollback`",
-            threads=threads,
         )
 
     # --- reading ---

@@ -13,10 +13,8 @@ from __future__ import annotations
 import functools
 import gzip
 import hashlib
-import json
 import tempfile
-import zlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -40,6 +38,7 @@ from assetmill.storage.fold import (
 from assetmill.storage.layout import index_prefix, segments_prefix
 from assetmill.storage.parallel import map_ahead
 from assetmill.storage.segments import LOST, Fact, Segment, facts_of, read_segment, write_segment
+from assetmill.storage.spill import Spill
 from assetmill.storage.store import CorruptObject, MissingObject, Store
 from assetmill.storage.table import SHARD_ROWS, Conflict, Manifest, VersionedTable, put_content
 
@@ -53,22 +52,27 @@ __all__ = [
 
 T = TypeVar("T")
 
-SPILL_BYTES = 16 << 20
-"""Record text that a compaction keeps in memory at a time; the rest waits in temporary files."""
-
 _ASSETS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class _TailSegment:
-    """What the tail keeps of a segment in memory: signals by request key, outcomes and assets; not its lines."""
+    """What the tail keeps of a segment in memory: what it says of requests and assets, but not its lines.
+
+    `keys` are the raw keys of its requests, 32 bytes each without a gap, and `signals` what is said of them: 40 bytes
+    a request, since equal signals are one tuple.
+    """
 
     key: str
     order: tuple[str, str]
     size: int
-    signals: tuple[tuple[bytes, tuple[str, ...]], ...]
+    keys: bytes
+    signals: tuple[tuple[str, ...], ...]
     outcomes: tuple[tuple[str, OutcomeRecord], ...]
     asset_keys: tuple[str, ...]
+
+    def requests(self) -> Iterator[tuple[bytes, tuple[str, ...]]]:
+        return zip(_split(self.keys), self.signals, strict=True)
 
 
 def open_index(store: Store, config_name: str) -> Index:
@@ -77,9 +81,12 @@ def open_index(store: Store, config_name: str) -> Index:
 
 
 class Index:
-    """A snapshot of what a config's store holds. `problems` names what was damaged and set aside."""
+    """A snapshot of what a config's store holds.
 
-    def __init__(self, store: Store, config_name: str, *, shard_rows: int = SHARD_ROWS, threads: int = 8) -> None:
+    `problems` names what was damaged and set aside; it is complete once `statuses` or `outcomes` were asked for.
+    """
+
+    def __init__(self, store: Store, config_name: str, *, shard_rows: int = SHARD_ROWS, threads: int = 4) -> None:
         self.store = store
         self.threads = threads
         self.problems: list[str] = []
@@ -147,7 +154,7 @@ class Index:
         with self._lock:
             homes = self._guarded(search)
             for segment in self._tail():
-                if any(key in wanted for key, _ in segment.signals):
+                if not wanted.isdisjoint(_split(segment.keys)):
                     homes.update(segment.asset_keys)
             found: dict[str, AssetHistory] = {}
             for of_asset in self._rows(homes).values():
@@ -166,12 +173,8 @@ class Index:
         """
         with self._lock:
             while len(tail := self._tail()) >= max(1, min_segments):
-                size = sum(segment.size for segment in tail)
-                digits = 0
-                while size >> (4 * digits) > SPILL_BYTES and digits < 4:
-                    digits += 1
                 with tempfile.TemporaryDirectory(prefix="assetmill-compact-") as folder:
-                    spill = _Spill(Path(folder), digits)
+                    spill = Spill(Path(folder), sum(segment.size for segment in tail))
                     folded = []
                     reads = map_ahead(self._read_segment, [s.key for s in tail], threads=self.threads)
                     for number, read in enumerate(reads):
@@ -193,7 +196,7 @@ class Index:
                     return version
             return None
 
-    def _fold(self, spill: _Spill) -> Iterator[pa.Table]:
+    def _fold(self, spill: Spill) -> Iterator[pa.Table]:
         for facts in spill.partitions():
             by_asset: dict[str, list[tuple[int, Fact]]] = {}
             for number, fact in facts:
@@ -279,7 +282,8 @@ class Index:
             key,
             segment.order,
             sum(map(len, segment.lines)),
-            tuple((bytes.fromhex(k), _one(tuple(said))) for k, (_, said) in signals.items()),
+            bytes.fromhex("".join(signals)),
+            tuple(_one(tuple(said)) for _, said in signals.values()),
             tuple(outcomes.items()),
             tuple(homes),
         )
@@ -307,7 +311,7 @@ class Index:
                 statuses, outcomes = self._guarded(self._scan_base)
                 for segment in self._tail():
                     outcomes.update(segment.outcomes)
-                    for key, said in segment.signals:
+                    for key, said in segment.requests():
                         if status := next_status(statuses.get(key, 0), said):
                             statuses[key] = status
                 self._scanned = statuses, outcomes
@@ -321,9 +325,7 @@ class Index:
         columns = ["asset_key", "key", "status", "outcome"]
         for table in self._table.iter_shards(self._manifest, columns):
             done = table.filter(pc.not_equal(table["status"], 0))
-            keys = _raw(done["key"])
-            for start, status in zip(range(0, len(keys), 32), done["status"].to_numpy().tolist(), strict=True):
-                key = keys[start : start + 32]
+            for key, status in zip(_split(_raw(done["key"])), done["status"].to_numpy().tolist(), strict=True):
                 # Two assets may share a request; then what was made counts, not what failed.
                 if status <= REJECTED or key not in statuses:
                     statuses[key] = status
@@ -389,43 +391,6 @@ def _one(signals: tuple[str, ...]) -> tuple[str, ...]:
     return signals
 
 
-class _Spill:
-    """Facts dealt out by the first digits of their asset key, in memory up to a bound, then in temporary files."""
-
-    def __init__(self, folder: Path, digits: int) -> None:
-        self.folder = folder
-        self.digits = digits
-        self.held: dict[str, list[tuple[int, str, str, str, str, str, str]]] = {}
-        self.size = 0
-
-    def add(self, number: int, facts: Iterator[Fact]) -> None:
-        """Takes in what segment `number` says; numbers must ascend."""
-        for f in facts:
-            self.held.setdefault(f.asset_key[: self.digits], []).append(
-                (number, f.asset_key, f.kind, f.key, f.slot, f.signal, f.line)
-            )
-            self.size += len(f.line)
-        if self.digits and self.size > SPILL_BYTES:
-            for name, some in self.held.items():
-                block = zlib.compress(json.dumps(some).encode(), 1)
-                with (self.folder / f"part-{name}").open("ab") as file:
-                    file.write(len(block).to_bytes(8, "big") + block)
-            self.held, self.size = {}, 0
-
-    def partitions(self) -> Iterator[Sequence[tuple[int, Fact]]]:
-        """Each partition's facts in the order they came, partitions in order of asset key."""
-        names = {path.name.removeprefix("part-") for path in self.folder.iterdir()} | set(self.held)
-        for name in sorted(names):
-            facts = []
-            path = self.folder / f"part-{name}"
-            if path.exists():
-                with path.open("rb") as file:
-                    while head := file.read(8):
-                        facts += json.loads(zlib.decompress(file.read(int.from_bytes(head, "big"))))
-            facts += self.held.pop(name, [])
-            yield [(number, Fact(*rest)) for number, *rest in facts]
-
-
 def _schema() -> pa.Schema:
     import pyarrow as pa
 
@@ -460,6 +425,10 @@ def _outcome(line: str) -> OutcomeRecord:
     record = parse_record(line)
     assert isinstance(record, OutcomeRecord)
     return record
+
+
+def _split(keys: bytes) -> list[bytes]:
+    return [keys[start : start + 32] for start in range(0, len(keys), 32)]
 
 
 def _raw(column: pa.ChunkedArray) -> bytes:

@@ -112,7 +112,7 @@ class VersionedTable:
         shard_rows: int = SHARD_ROWS,
         way_out: str = "an older version may still be whole",
         cache_bytes: int = 64 << 20,
-        threads: int = 8,
+        threads: int = 4,
     ) -> None:
         self.store = store
         self.prefix = prefix.rstrip("/")
@@ -175,7 +175,7 @@ class VersionedTable:
 
     def read(
         self,
-        version: int | None = None,
+        version: int | Manifest | None = None,
         columns: Sequence[str] | None = None,
         shards_for: Collection[str] | None = None,
     ) -> pa.Table:

@@ -21,47 +21,45 @@ HIDDEN = "[hidden]"
 """What stands where a secret stood."""
 
 _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|PASSPHRASE|KEY|CREDENTIAL", re.IGNORECASE)
-_SECRET_FIELD = re.compile(
-    r"secret|token$|password|passwd|passphrase|credential|authorization|api_?key|access_?key", re.IGNORECASE
-)
 _WORD_LENGTH = 8
 """Secrets shorter than this are hidden only where they stand as a word of their own."""
 
-_NAMES = (
-    r"(?:[\w.-]*(?:secret|token|password|passwd|passphrase|credential|signature|authorization|api[_-]?key"
-    r"|access[_-]?key|account[_-]?key|private[_-]?key|session[_-]?key)[\w.-]*|pwd|sig|auth|key)"
+# Every pattern is linear in the text: names and values are matched possessively, from one starting point each.
+_SECRET_FIELD = re.compile(
+    r"secret|token(?!s|i[sz]|_?(?:limit|count|len))|passw(?:or)?d|passphrase|credential|signature|authorization"
+    r"|(?:api|access|account|private|session|signing|encryption)[_-]?key",
+    re.IGNORECASE,
+)
+_SECRET_PARAMETER = re.compile(r"[?&;#]([\w.-]++)=")
+_PARAMETER_VALUE = re.compile(r"()[^&\s\"'<>)\]}]++")
+_ASSIGNED = re.compile(r"(?<![\w.-])([\w.-]++)['\"]?\s{0,4}(?:=>|[:=])\s{0,4}")
+_ASSIGNED_VALUE = re.compile(
+    r"(b?([\"']))(?:\\.|(?!\2)[^\\]){1,4096}+"  # quoted; the closing quote stays behind the match
+    r"|()[^\s,;'\"&()\[\]{}]{4,}+",
+    re.DOTALL,
 )
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE | re.DOTALL), replacement)
-    for pattern, replacement in (
-        # whole blocks
-        (r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", HIDDEN),
+    (re.compile(pattern, flags), replacement)
+    for pattern, flags, replacement in (
+        (r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL, HIDDEN),
         # user:password@host of any URL
-        (r"(\b[a-z][a-z0-9+.-]*://)[^\s/?#@\"'<>]*@", rf"\1{HIDDEN}@"),
-        # parameters of a URL (signed links, tokens)
-        (rf"([?&;]{_NAMES}=)[^&\s\"'<>)\]}}]+", rf"\1{HIDDEN}"),
-        # Authorization: Bearer …, Basic …, AWS4-HMAC-SHA256 …
-        (r"(\bauthorization['\"]?\s*[:=]\s*(?:b?['\"])?)[^'\"\r\n]+", rf"\1{HIDDEN}"),
-        (r"\b((?:bearer|basic)\s+)[a-z0-9._~+/=-]{8,}", rf"\1{HIDDEN}"),
-        # name = value, "name": "value", name: value
-        (rf"(?<![?&;\w])(['\"]?{_NAMES}['\"]?\s*(?:=>|[:=])\s*)(b?)(\"|')((?:\\.|(?!\3).)+)\3", rf"\1\2\3{HIDDEN}\3"),
+        (r"(://)[^\s/?#\"'<>]{1,1024}@", 0, rf"\1{HIDDEN}@"),
+        # headers: Authorization: Bearer …, Basic …, AWS4-HMAC-SHA256 …
+        (r"(authorization['\"]?\s{0,4}[:=]\s{0,4}(?:b?['\"])?)[^'\"\r\n]++", re.IGNORECASE, rf"\1{HIDDEN}"),
         (
-            rf"(?<![?&;\w])(['\"]?(?!key\b){_NAMES}['\"]?\s*[:=]\s*)[^\s,;'\"&)\]}}{{\[(]{{4,}}",
+            r"\b((?:bearer|basic)\s{1,4})(?=\S{0,256}?[0-9=])[a-z0-9._~+/=-]{8,}+",
+            re.IGNORECASE,
             rf"\1{HIDDEN}",
         ),
-    )
-) + tuple(
-    (re.compile(pattern), HIDDEN)
-    for pattern in (
-        r"\b(?:AKIA|ASIA|AROA|AIDA|ABIA|ACCA)[A-Z0-9]{16}\b",  # AWS key ids
-        r"\bhf_[A-Za-z0-9]{16,}\b",
-        r"\bgh[pousr]_[A-Za-z0-9]{20,}\b",
-        r"\bgithub_pat_[A-Za-z0-9_]{20,}\b",
-        r"\bglpat-[A-Za-z0-9_-]{16,}",
-        r"\bsk-[A-Za-z0-9_-]{20,}",
-        r"\bxox[abprs]-[A-Za-z0-9-]{10,}",
-        r"\bpnu_[A-Za-z0-9]{16,}\b",  # Prefect
-        r"\beyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]{4,}",  # JSON web tokens
+        (r"\b(?:AKIA|ASIA|AROA|AIDA|ABIA|ACCA)[A-Z0-9]{16}\b", 0, HIDDEN),  # AWS key ids
+        (r"\bhf_[A-Za-z0-9]{16,}+", 0, HIDDEN),
+        (r"\bgh[pousr]_[A-Za-z0-9]{20,}+", 0, HIDDEN),
+        (r"\bgithub_pat_[A-Za-z0-9_]{20,}+", 0, HIDDEN),
+        (r"\bglpat-[A-Za-z0-9_-]{16,256}+", 0, HIDDEN),
+        (r"\bsk-[A-Za-z0-9_-]{20,256}+", 0, HIDDEN),
+        (r"\bxox[abprs]-[A-Za-z0-9-]{10,256}+", 0, HIDDEN),
+        (r"\bpnu_[A-Za-z0-9]{16,}+", 0, HIDDEN),  # Prefect
+        (r"(?<![\w-])eyJ[\w-]{6,4096}+\.[\w-]{4,4096}+\.[\w-]{4,4096}+", 0, HIDDEN),  # JSON web tokens
     )
 )
 
@@ -107,7 +105,8 @@ class Redactor:
             text = self._known.sub(HIDDEN, text)
         for pattern, replacement in _PATTERNS:
             text = pattern.sub(replacement, text)
-        return text
+        text = _hide_values(text, _PARAMETER, _PARAMETER_VALUE)
+        return _hide_values(text, _ASSIGNED, _ASSIGNED_VALUE)
 
     def redact_value(self, value: Any, name: str = "") -> Any:
         """The same for anything that JSON can hold: keys and texts at every depth; what isn't JSON becomes text."""
@@ -124,9 +123,22 @@ class Redactor:
         return self.redact(str(value))
 
 
-_SECRET_FIELD = re.compile(
-    r"secret|token$|password|passwd|passphrase|credential|authorization|api_?key|access_?key", re.I
-)
+def _hide_values(text: str, named: re.Pattern[str], value: re.Pattern[str]) -> str:
+    """Hides what follows a name that says it is secret: `?token=…` in a URL, `name = value`, `"name": "value"`.
+
+    Only then is the value passed over: that of an innocent name may itself hold one (`error: password=…`).
+    """
+    out, done = [], 0
+    for match in named.finditer(text):
+        name = match[1]
+        secret = _SECRET_FIELD.search(name) or (named is _PARAMETER and _SECRET_PARAMETER.fullmatch(name))
+        if not secret or match.start() < done:
+            continue
+        found = value.match(text, match.end())
+        if found:
+            out += [text[done : match.end()], found[1] or "", HIDDEN]
+            done = found.end()
+    return "".join([*out, text[done:]])
 
 
 def _as_pattern(secret: str) -> str:

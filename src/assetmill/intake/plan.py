@@ -1,0 +1,373 @@
+"""What is left to do: the sheet, compared with what the store holds and what the catalog shows.
+
+A plan is made without loading a model and without listing images. It streams over the assets: 100,000 rows with
+8 candidates each are planned in well under a minute.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from assetmill.config import Config
+from assetmill.records import (
+    STATES,
+    Asset,
+    InputError,
+    OutcomeRecord,
+    Problem,
+    Prompt,
+    Request,
+    content_key,
+    derive_seeds,
+    fold_id,
+    request_keys,
+)
+
+_DONE = (1, 2, 3, 5)
+"""Status codes of the index that need no further try: passed, rejected, poison, cut mid-way. Transient is 4."""
+
+
+class Statuses(Protocol):
+    def get(self, key: bytes, default: int, /) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class AssetPlan:
+    """One asset's part of a plan. `missing` counts candidates to generate; without work `prompts` is empty.
+
+    `known` says that the store holds something of it.
+    """
+
+    asset: Asset
+    state: str
+    reason: str
+    prompts: tuple[Prompt, ...]
+    num_candidates: int
+    missing: int
+    work_key: str
+    select_key: str
+    meta_key: str
+    to_choose: bool = False
+    known: bool = False
+
+    @property
+    def todo(self) -> bool:
+        """True where a chunk has work: images to make, or only a choice to make again."""
+        return self.to_choose
+
+
+@dataclass(frozen=True, slots=True)
+class PlanContext:
+    """What a plan depends on beside the assets.
+
+    `base` is a request whose texts, seed and size are filled in per prompt. `select_context` names judges, gates,
+    upscaler and settings of the choice; `meta_context` all that is published beside columns (licence, names).
+    """
+
+    config: Config
+    base: Request
+    select_context: str
+    meta_context: str
+    statuses: Statuses
+    outcomes: Mapping[str, OutcomeRecord]
+    published: Mapping[str, tuple[str, str, str]]
+    banned: Collection[str] = ()
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All asset plans in order of priority, then of the sheet; keys of removed assets; rows that cannot be used."""
+
+    assets: tuple[AssetPlan, ...]
+    removed: tuple[str, ...]
+    bad_rows: tuple[Problem, ...]
+    num_published: int
+    pins: Mapping[str, Any] = field(default_factory=dict)
+
+    def counts(self) -> dict[str, int]:
+        found = Counter(a.state for a in self.assets)
+        found["removed"] = len(self.removed)
+        return {state: found.get(state, 0) for state in STATES}
+
+    @property
+    def todo(self) -> tuple[AssetPlan, ...]:
+        return tuple(a for a in self.assets if a.todo)
+
+    @property
+    def to_publish(self) -> tuple[AssetPlan, ...]:
+        return tuple(a for a in self.assets if a.state in ("new", "changed", "metadata_only"))
+
+
+def requests_of(
+    asset: Asset, prompt: Prompt, base: Request, config: Config, indices: Sequence[int]
+) -> tuple[Request, list[int]]:
+    """The request of a prompt (with the first index's seed) and the seeds of all `indices`.
+
+    A sheet's seed column counts up from its value, as people expect of a fixed seed; else seeds are derived.
+    """
+    own = asset.overrides
+    if own.seed is not None:
+        seeds = [(own.seed + i) % 2**32 for i in indices]
+    else:
+        seeds = derive_seeds(config.seed, asset.id, prompt.cell, indices)
+    negative = own.negative if own.negative is not None else prompt.negative or config.model.negative
+    request = replace(
+        base,
+        positive=prompt.positive,
+        negative=negative,
+        seed=seeds[0] if seeds else 0,
+        width=own.width or base.width,
+        height=own.height or base.height,
+    )
+    return request, seeds
+
+
+def extra_budget(config: Config, num_candidates: int) -> int:
+    """How many extra seeds a prompt may use when gates reject too many."""
+    return math.ceil(num_candidates * config.gates.regenerate)
+
+
+def make_plan(
+    assets: Iterable[Asset],
+    render: Callable[[Asset], list[Prompt]],
+    context: PlanContext,
+    *,
+    bad_rows: Sequence[Problem] = (),
+    num_rows: int | None = None,
+    skipped_ids: Collection[str] = (),
+    published_ids: Callable[[], Mapping[str, str]] = dict,
+    subset: bool = False,
+    pins: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Compares assets with the store. Assets that cannot be rendered become bad rows.
+
+    A `subset` (`--only`, `--limit`) removes nothing, nor is an asset removed whose row is bad: `skipped_ids` are the
+    folded ids that bad rows may belong to, `published_ids` gives the ids of published assets by key. Raises InputError when more than `max_bad_rows` of the rows are
+    bad, or when more of the catalog would be retired or changed than the config allows (unless forced).
+    """
+    plans: list[AssetPlan] = []
+    bad = list(bad_rows)
+    seen: set[str] = set()
+    for asset in assets:
+        seen.add(asset.key)
+        try:
+            prompts = render(asset)
+        except InputError as error:
+            bad.extend(error.problems)
+            continue
+        plans.append(_plan_asset(asset, prompts, context))
+    rows = max(num_rows if num_rows is not None else len(plans) + len(bad), 1)
+    if len(bad) > context.config.sheet.max_bad_rows * rows:
+        raise InputError(bad)
+    removed = () if subset else tuple(sorted(set(context.published) - seen))
+    if removed and skipped_ids:
+        ids = published_ids()
+        removed = tuple(key for key in removed if fold_id(ids.get(key, "")) not in skipped_ids)
+    plans.sort(key=lambda p: -p.asset.overrides.priority)
+    plan = Plan(tuple(plans), removed, tuple(bad), len(context.published), dict(pins or {}))
+    _refuse_large_losses(plan, context)
+    return plan
+
+
+def _plan_asset(asset: Asset, prompts: Sequence[Prompt], context: PlanContext) -> AssetPlan:
+    config = context.config
+    count = asset.overrides.candidates or config.candidates
+    work = hashlib.sha256()
+    missing = 0
+    known = asset.key in context.outcomes
+    for prompt in prompts:
+        request, seeds = requests_of(asset, prompt, context.base, config, range(count))
+        for key in request_keys(request, seeds):
+            raw = bytes.fromhex(key)
+            work.update(raw)
+            status = context.statuses.get(raw, 0)
+            missing += status not in _DONE
+            known = known or status != 0
+    work_key = work.hexdigest()
+    select_key = content_key("select", {"context": context.select_context, "texts": [p.rank_text for p in prompts]})
+    columns = {name: asset.columns.get(name, "") for name in config.publish.columns}
+    meta_key = content_key("meta", {"context": context.meta_context, "id": asset.id, "columns": columns})
+    state, reason, to_choose = _state(asset.key, (work_key, select_key, meta_key), missing, context)
+    if not to_choose:
+        missing = 0
+    keep = state in ("new", "changed", "metadata_only")
+    return AssetPlan(
+        asset,
+        state,
+        reason,
+        tuple(prompts) if keep else (),
+        count,
+        missing,
+        work_key,
+        select_key,
+        meta_key,
+        to_choose,
+        known,
+    )
+
+
+def _state(key: str, keys: tuple[str, str, str], missing: int, context: PlanContext) -> tuple[str, str, bool]:
+    """The state of an asset, its reason, and whether its variants must be chosen (again)."""
+    work_key, select_key, meta_key = keys
+    if key in context.banned:
+        return "banned", "recalled; lift the ban to make it again", False
+    published = context.published.get(key)
+    if published is not None and published[:2] == (work_key, select_key):
+        if published[2] == meta_key:
+            return "unchanged", "", False
+        return "metadata_only", "published columns or names changed", False
+    outcome = context.outcomes.get(key)
+    if outcome is not None and (outcome.work_key, outcome.select_key) == (work_key, select_key):
+        if outcome.status == "pending_review":
+            return "pending_review", outcome.reason, False
+        if outcome.status in ("exhausted", "failed") and not context.force:
+            return outcome.status, outcome.reason, False
+        if outcome.status == "chosen":
+            return ("changed" if published else "new"), "chosen, not yet published", False
+    if published is None:
+        return "new", "", True
+    return "changed", "prompt, settings or model changed" if published[0] != work_key else "choice changed", True
+
+
+def _refuse_large_losses(plan: Plan, context: PlanContext) -> None:
+    if context.force or not plan.num_published:
+        return
+    config = context.config
+    problems = []
+    if config.publish.removed == "retire" and len(plan.removed) > config.publish.max_removed * plan.num_published:
+        problems.append(
+            Problem(
+                f"{len(plan.removed)} of {plan.num_published} published assets are no longer in the sheet, more than "
+                f"publish.max_removed ({config.publish.max_removed:.0%}) allows",
+                "check that the sheet is whole; then use --force, or raise publish.max_removed",
+                file=str(config.sheet.path),
+            )
+        )
+    changed = sum(a.state == "changed" for a in plan.assets)
+    if changed > config.publish.max_changed * plan.num_published:
+        problems.append(
+            Problem(
+                f"{changed} of {plan.num_published} published assets would change, more than publish.max_changed "
+                f"({config.publish.max_changed:.0%}) allows",
+                "check the template and model; then use --force, or raise publish.max_changed",
+            )
+        )
+    if problems:
+        raise InputError(problems)
+
+
+def make_chunks(plans: Iterable[AssetPlan], num_candidates: int) -> Iterator[tuple[AssetPlan, ...]]:
+    """Whole assets in chunks of about `num_candidates` images. Assets that only need a choice count as one image."""
+    chunk: list[AssetPlan] = []
+    size = 0
+    for plan in plans:
+        chunk.append(plan)
+        size += max(plan.missing, 1)
+        if size >= num_candidates:
+            yield tuple(chunk)
+            chunk, size = [], 0
+    if chunk:
+        yield tuple(chunk)
+
+
+def chunk_key(plans: Sequence[AssetPlan]) -> str:
+    """Names a chunk by the work in it."""
+    return content_key("chunk", {"assets": [[p.asset.id, p.work_key, p.select_key] for p in plans]})
+
+
+# --- the plan as people and machines read it ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What a picture costs: seconds per candidate and per upscale, bytes of each; `basis` says where that is from."""
+
+    candidate_seconds: float
+    upscale_seconds: float
+    candidate_bytes: float
+    upscale_bytes: float
+    basis: str
+
+
+def guess_rates(config: Config, base: Request, scale: int) -> Rates:
+    """Rates for a model that has not run yet, from its size and steps: a first guess, replaced by measured rates.
+
+    About 1e6 pixel-steps a second suits the starter model on two CPU cores; PNG takes about 1.5 bytes a pixel.
+    """
+    pixels = base.width * base.height
+    return Rates(pixels * base.steps / 4e5, pixels / 1e5, pixels * 1.5, pixels * scale**2 * 1.0, "guess")
+
+
+def summarise_plan(plan: Plan, config: Config, rates: Rates, *, num_samples: int = 5) -> dict[str, Any]:
+    """The plan as one JSON object: counts of states, images, upscales, seconds and bytes, and sample prompts."""
+    todo = plan.todo
+    candidates = sum(a.missing for a in todo)
+    groups = {a.asset.id: (len(a.prompts) if config.select.per == "cell" else 1) for a in todo}
+    upscales = sum(groups.values()) * config.select.keep if config.upscale.engine != "none" else 0
+    extra = sum(len(a.prompts) * extra_budget(config, a.num_candidates) for a in todo if a.missing)
+    samples = [
+        {
+            "asset": a.asset.id,
+            "template": p.template,
+            "cell": dict(p.cell),
+            "positive": p.positive,
+            "negative": p.negative,
+            "rank_text": p.rank_text,
+            "flags": list(p.flags),
+        }
+        for a in todo[:num_samples]
+        for p in a.prompts[:2]
+    ]
+    return {
+        **plan.counts(),
+        "assets": len(plan.assets),
+        "bad_rows": len(plan.bad_rows),
+        "candidates": candidates,
+        "candidates_max": candidates + extra,
+        "upscales": upscales,
+        "seconds": round(candidates * rates.candidate_seconds + upscales * rates.upscale_seconds, 1),
+        "bytes": round(candidates * rates.candidate_bytes + upscales * rates.upscale_bytes),
+        "basis": rates.basis,
+        "samples": samples,
+    }
+
+
+def pin_plan(plan: Plan, summary: Mapping[str, Any]) -> bytes:
+    """The bytes of a plan file: what it was made from, and what it says."""
+    payload = {"schema": 1, "record": "plan", "pins": dict(plan.pins), "work": _work_digest(plan), "summary": summary}
+    return (json.dumps(payload, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def check_pins(plan: Plan, data: bytes, file: str) -> None:
+    """Raises InputError naming everything that changed since the plan file was written."""
+    try:
+        saved = json.loads(data)
+        pins, work = saved["pins"], saved["work"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            Problem("not a plan file", "write one with `assetmill plan CONFIG --out FILE`", file)
+        ) from error
+    stale = [name for name in sorted({*pins, *plan.pins}) if pins.get(name) != plan.pins.get(name)]
+    if not stale and work != _work_digest(plan):
+        stale = ["work"]
+    if stale:
+        raise InputError(
+            Problem(
+                f"the plan is stale: {', '.join(stale)} changed since it was made",
+                "look at a new plan (`assetmill plan CONFIG --out FILE`) and run that",
+                file,
+            )
+        )
+
+
+def _work_digest(plan: Plan) -> str:
+    return content_key(
+        "plan", {"assets": [[a.asset.id, a.state, a.work_key, a.select_key, a.missing] for a in plan.assets]}
+    )

@@ -1,0 +1,213 @@
+"""Publishing: the chosen variants' files go out first, the catalog version that names them last.
+
+Whatever dies in between leaves the old catalog whole; the next run finds the files there and only commits.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from assetmill.config import Config
+from assetmill.intake.plan import AssetPlan
+from assetmill.operate.stages import Stages
+from assetmill.records import InputError, OutcomeRecord, Problem, RequestRecord, VariantRecord, asset_key, content_key
+from assetmill.storage.catalog import Catalog, CatalogEntry
+from assetmill.storage.index import AssetHistory, Index
+from assetmill.storage.layout import published_path, safe_name
+from assetmill.storage.store import Store, get_blob
+
+_SLICE = 512
+"""Assets whose histories are read and published at a time: bounds memory over large catalogs."""
+
+NAME_FIELDS = ("id", "rank", "seed", "template")
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What publishing did. `version` is 0 while nothing was ever published."""
+
+    version: int
+    published: int
+    files: int
+    removed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a catalog entry says of models: licence, and whether their pictures may be used commercially."""
+
+    licence: str
+    commercial: bool | None
+    judge: str
+
+
+def check_name_pattern(config: Config, headers: Sequence[str]) -> None:
+    """Raises InputError when `publish.name` or `publish.columns` use a column that the sheet lacks, or may not use."""
+    known = set(headers)
+    problems = [
+        Problem(
+            f"publish.columns names {c!r}, which the sheet lacks",
+            f"its columns are {', '.join(sorted(known))}",
+            column=c,
+        )
+        for c in config.publish.columns
+        if c not in known
+    ]
+    try:
+        names = [f for _, f, _, _ in string.Formatter().parse(config.publish.name) if f is not None]
+    except ValueError as error:
+        raise InputError(Problem(f"publish.name is not a pattern: {error}", "write it like {id}_{rank}")) from error
+    allowed = {*NAME_FIELDS, *config.publish.columns}
+    problems += [
+        Problem(
+            f"publish.name uses {{{n}}}", f"use {', '.join('{' + a + '}' for a in sorted(allowed))}, or add the "
+            "column to publish.columns",
+        )
+        for n in names
+        if n not in allowed
+    ]  # fmt: skip
+    if problems:
+        raise InputError(problems)
+
+
+def publish(
+    plans: Sequence[AssetPlan],
+    removed: Collection[str],
+    *,
+    store: Store,
+    config: Config,
+    index: Index,
+    catalog: Catalog,
+    terms: Terms,
+    meta_context: str,
+    run_id: str,
+    stages: Stages,
+) -> Publication:
+    """Publishes what is chosen of `plans` and, with `removed: retire`, takes removed assets (by key) out.
+
+    Plans whose choice is not settled (transient failures, waiting for review) keep what is published of them.
+    """
+    entries: list[CatalogEntry] = []
+    with ThreadPoolExecutor(max(config.run.writers, 4), thread_name_prefix="publish") as pool, stages.time("publish"):
+        # In order of their keys the assets of a slice lie in few shards of the index.
+        plans = sorted(plans, key=lambda p: p.asset.key)
+        for start in range(0, len(plans), _SLICE):
+            part = plans[start : start + _SLICE]
+            histories = index.history([p.asset.id for p in part])
+            fresh: list[CatalogEntry] = []
+            for plan in part:
+                fresh.extend(_entries_of(plan, histories.get(plan.asset.id), config, terms, meta_context, run_id))
+            # Files first. Names carry the content's hash, so a name never changes its bytes.
+            list(pool.map(lambda e: _put_object(store, e), fresh))
+            entries.extend(fresh)
+        gone = _removed_ids(catalog, removed) if config.publish.removed == "retire" and removed else []
+        version = catalog.commit(entries, gone, run=run_id) if entries or gone else catalog.latest()
+    return Publication(version, len({e.asset_id for e in entries}), len(entries), len(gone))
+
+
+def _entries_of(
+    plan: AssetPlan,
+    history: AssetHistory | None,
+    config: Config,
+    terms: Terms,
+    meta_context: str,
+    run_id: str,
+) -> Iterator[CatalogEntry]:
+    if history is None or history.outcome is None:
+        return
+    outcome: OutcomeRecord = history.outcome
+    if outcome.status != "chosen" or (outcome.work_key, outcome.select_key) != (plan.work_key, plan.select_key):
+        return
+    columns = {name: plan.asset.columns.get(name, "") for name in config.publish.columns}
+    meta_key = content_key("meta", {"context": meta_context, "id": plan.asset.id, "columns": columns})
+    for rank, key in enumerate(outcome.chosen, 1):
+        variant = history.variants[key]
+        request = history.requests[variant.request_key]
+        yield _entry(plan, variant, request, history, rank, columns, meta_key, config, terms, run_id)
+
+
+def _entry(
+    plan: AssetPlan,
+    variant: VariantRecord,
+    made: RequestRecord,
+    history: AssetHistory,
+    rank: int,
+    columns: Mapping[str, str],
+    meta_key: str,
+    config: Config,
+    terms: Terms,
+    run_id: str,
+) -> CatalogEntry:
+    request = made.request
+    values: dict[str, Any] = {
+        **columns,
+        "id": plan.asset.id,
+        "rank": rank,
+        "seed": request.seed,
+        "template": made.template,
+    }
+    name = safe_name(config.publish.name.format_map(values))
+    folder = f"{safe_name(plan.asset.id)}-{asset_key(plan.asset.id)[:6]}"
+    extension = variant.master_media_type.rsplit("/", 1)[-1]
+    return CatalogEntry(
+        asset_id=plan.asset.id,
+        rank=rank,
+        variant_key=variant.key,
+        request_key=variant.request_key,
+        blob=variant.blob,
+        master=variant.master,
+        media_type=variant.master_media_type,
+        width=variant.master_width,
+        height=variant.master_height,
+        score=variant.score,
+        judge=terms.judge,
+        positive=request.positive,
+        negative=request.negative,
+        rank_text=made.rank_text,
+        template=made.template,
+        cell=dict(made.cell),
+        seed=request.seed,
+        engine=request.engine,
+        model=request.model,
+        revision=request.revision,
+        licence=terms.licence,
+        commercial=terms.commercial,
+        steps=request.steps,
+        guidance=request.guidance,
+        scheduler=request.scheduler,
+        operation=request.operation,
+        upscaler=variant.upscaler,
+        columns=dict(columns),
+        object_key=published_path(config.publish.channel, folder, name, variant.master[:8], extension),
+        run=run_id,
+        created=_utc_now(),
+        request=request.payload(),
+        versions=dict(history.candidates[variant.request_key].versions),
+        work_key=plan.work_key,
+        select_key=plan.select_key,
+        meta_key=meta_key,
+    )
+
+
+def _put_object(store: Store, entry: CatalogEntry) -> None:
+    if store.stat(entry.object_key) is not None:
+        return
+    data = get_blob(store, entry.master, entry.media_type.rsplit("/", 1)[-1])
+    store.put_if_absent(entry.object_key, data, media_type=entry.media_type)
+
+
+def _removed_ids(catalog: Catalog, keys: Collection[str]) -> list[str]:
+    wanted = set(keys)
+    table = catalog.entries(columns=["asset_id"])
+    ids = set(table.column("asset_id").to_pylist())
+    return sorted(i for i in ids if asset_key(i) in wanted)
+
+
+def _utc_now() -> str:
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC).isoformat(timespec="seconds")

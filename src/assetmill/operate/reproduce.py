@@ -1,0 +1,91 @@
+"""One published image made again from nothing but its catalog entry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from assetmill.deliver.picture import decode, encode
+from assetmill.engines.protocols import Generator, Upscaler
+from assetmill.records import InputError, Problem, blob_key, request_from_json
+from assetmill.storage.catalog import Catalog, CatalogEntry
+from assetmill.storage.store import Store, get_blob
+
+
+@dataclass(frozen=True, slots=True)
+class Reproduction:
+    """How a picture made again compares. Differences are of 8-bit values, over all pixels and channels."""
+
+    asset_id: str
+    request_key: str
+    base_agrees: bool
+    master_agrees: bool
+    base_max_difference: int
+    master_max_difference: int
+    base: str
+    master: str
+    data: bytes
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "asset": self.asset_id,
+            "request_key": self.request_key,
+            "agrees": self.base_agrees and self.master_agrees,
+            "base_agrees": self.base_agrees,
+            "master_agrees": self.master_agrees,
+            "base_max_difference": self.base_max_difference,
+            "master_max_difference": self.master_max_difference,
+            "base": self.base,
+            "master": self.master,
+        }
+
+
+def find_entry(catalog: Catalog, key: str) -> CatalogEntry:
+    """The entry that a request key, variant key, master's hash (or a beginning of one, from 6 digits) or id names."""
+    found = [
+        e
+        for e in catalog.iter_entries()
+        if key in (e.asset_id, e.object_key)
+        or (len(key) >= 6 and any(k.startswith(key) for k in (e.request_key, e.variant_key, e.master, e.blob)))
+    ]
+    if not found:
+        raise InputError(
+            Problem(f"nothing published is named {key!r}", "see `assetmill catalog show CONFIG`; keys from 6 digits on")
+        )
+    first = min(found, key=lambda e: e.rank)
+    if len({e.asset_id for e in found}) > 1:
+        names = ", ".join(sorted({e.asset_id for e in found})[:5])
+        raise InputError(Problem(f"{key!r} names several assets ({names})", "give more digits"))
+    return first
+
+
+def reproduce(entry: CatalogEntry, generator: Generator, upscaler: Upscaler, store: Store) -> Reproduction:
+    """Generates and upscales an entry's picture again and compares it with what is published, byte by byte.
+
+    A batch of another size may differ in the last bit, hence the largest difference beside the verdict.
+    """
+    import numpy as np
+
+    request = request_from_json(entry.request)
+    extension = entry.media_type.rsplit("/", 1)[-1]
+    made = generator.generate([request])
+    base = encode(made.pixels[0], extension)
+    large = upscaler.upscale(made.pixels[:1])[0]
+    master = encode(large, extension)
+    old_base = decode(get_blob(store, entry.blob, extension))
+    old_master = decode(get_blob(store, entry.master, extension))
+
+    def difference(a: np.ndarray, b: np.ndarray) -> int:
+        return 255 if a.shape != b.shape else int(np.abs(a.astype(int) - b.astype(int)).max(initial=0))
+
+    return Reproduction(
+        entry.asset_id,
+        entry.request_key,
+        blob_key(base) == entry.blob,
+        blob_key(master) == entry.master,
+        difference(made.pixels[0], old_base),
+        difference(large, old_master),
+        blob_key(base),
+        blob_key(master),
+        master,
+    )

@@ -1,0 +1,287 @@
+"""The end of a chunk on the device: choose among an asset's candidates, upscale the chosen, check what came out.
+
+A master that fails its gate promotes the next-ranked candidate. Masters that an earlier run made are used again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from assetmill.config import Config
+from assetmill.curate.gates import Verdict, check_candidates, rejection
+from assetmill.curate.select import choose
+from assetmill.engines.protocols import Upscaler
+from assetmill.intake.plan import AssetPlan
+from assetmill.operate.stages import Stages
+from assetmill.records import (
+    FailureRecord,
+    GateRecord,
+    OutcomeRecord,
+    Prompt,
+    Record,
+    Request,
+    VariantRecord,
+    content_key,
+)
+from assetmill.storage.index import AssetHistory
+from assetmill.storage.layout import blob_path
+from assetmill.storage.store import Store
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_UPSCALE_BATCH = 16
+
+
+@dataclass(slots=True)
+class Item:
+    """One candidate on its way through a chunk."""
+
+    plan: AssetPlan
+    prompt: Prompt
+    index: int
+    request: Request
+    key: str
+    blob: Future[str] | None = None
+    pixels: np.ndarray | None = None
+    seconds: float = 0.0
+    score: float | None = None
+    embedding: np.ndarray | None = None
+    passed: bool = False
+    verdicts: list[Verdict] = field(default_factory=list)
+    failures: list[FailureRecord] = field(default_factory=list)
+    stored: bool = False
+    """True when an earlier segment holds its records."""
+
+
+@dataclass(slots=True)
+class Group:
+    """The candidates among which variants are chosen: all of an asset, or those of one cell of its axes.
+
+    `budget` (extra seeds left) and `next_index` are kept per prompt, by identity.
+    """
+
+    plan: AssetPlan
+    prompts: tuple[Prompt, ...]
+    budget: dict[int, int]
+    next_index: dict[int, int]
+    items: list[Item] = field(default_factory=list)
+
+    def take_index(self, prompt: Prompt) -> int:
+        """The next unused index of a prompt; uses one seed of its budget."""
+        index = self.next_index[id(prompt)]
+        self.next_index[id(prompt)] += 1
+        self.budget[id(prompt)] -= 1
+        return index
+
+
+@dataclass(slots=True)
+class _Choice:
+    group: Group
+    chosen: list[Item] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
+    dropped: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Settled:
+    """What a chunk chose. `masters` maps request keys to upscaled pixels that are still to be stored."""
+
+    choices: list[_Choice]
+    masters: dict[str, np.ndarray]
+    reused: dict[str, VariantRecord]
+    gates: list[GateRecord]
+    upscaler_key: str
+    config: Config
+    media_type: str
+
+    @property
+    def num_upscaled(self) -> int:
+        return len(self.masters)
+
+    @property
+    def num_chosen(self) -> int:
+        return sum(len(c.chosen) for c in self.choices)
+
+    def outcomes(self) -> dict[str, str]:
+        """The status of each asset."""
+        return {record.asset_id: record.status for record in self._outcome_records({})}
+
+    def records(self, written: Mapping[str, str]) -> list[Record]:
+        """Variants and outcomes, given the blobs of the stored masters by request key."""
+        variants: dict[str, VariantRecord] = {}
+        for choice in self.choices:
+            for rank, item in enumerate(choice.chosen, 1):
+                variants[item.key] = self._variant(item, rank, written)
+        return [*self.gates, *variants.values(), *self._outcome_records(variants)]
+
+    def _variant(self, item: Item, rank: int, written: Mapping[str, str]) -> VariantRecord:
+        assert item.blob is not None
+        blob = item.blob.result()
+        key = variant_key(blob, self.upscaler_key)
+        old = self.reused.get(item.key)
+        if old is not None:
+            master, height, width = old.master, old.master_height, old.master_width
+        else:
+            master = written[item.key]
+            height, width = self.masters[item.key].shape[:2]
+        return VariantRecord(
+            key, item.plan.asset.id, item.key, blob, rank, item.score, master, self.media_type, width, height,
+            self.upscaler_key,
+        )  # fmt: skip
+
+    def _outcome_records(self, variants: Mapping[str, VariantRecord]) -> list[OutcomeRecord]:
+        by_asset: dict[str, list[_Choice]] = {}
+        for choice in self.choices:
+            by_asset.setdefault(choice.group.plan.asset.id, []).append(choice)
+        return [self._outcome(asset_id, choices, variants) for asset_id, choices in by_asset.items()]
+
+    def _outcome(
+        self, asset_id: str, choices: Sequence[_Choice], variants: Mapping[str, VariantRecord]
+    ) -> OutcomeRecord:
+        plan = choices[0].group.plan
+        items = [i for c in choices for i in c.group.items]
+        chosen = [i for c in choices for i in c.chosen]
+        status, reason = _status(items, chosen, self.config)
+        empty = [dict(c.group.prompts[0].cell) for c in choices if not c.chosen]
+        if chosen and empty:
+            reason = f"nothing passed for {empty}" + (f"; {reason}" if reason else "")
+        keys = tuple(variants[i.key].key for i in chosen) if variants else ()
+        return OutcomeRecord(asset_id, status, plan.work_key, plan.select_key, plan.meta_key, reason, len(items), keys)
+
+
+def variant_key(blob: str, upscaler: str) -> str:
+    """Names a variant: a base picture and the way it is upscaled."""
+    return content_key("variant", {"blob": blob, "upscaler": upscaler})
+
+
+def settle(
+    groups: Sequence[Group],
+    histories: Mapping[str, AssetHistory],
+    upscaler: Upscaler,
+    config: Config,
+    stages: Stages,
+    store: Store,
+    *,
+    extension: str,
+    media_type: str,
+    banned_blobs: Collection[str] = (),
+) -> Settled:
+    """Chooses and upscales for all groups of a chunk."""
+    settled = Settled([_Choice(g) for g in groups], {}, {}, [], upscaler.key, config, media_type)
+    waiting = list(settled.choices)
+    while waiting:
+        with stages.time("select", len(waiting)):
+            for choice in waiting:
+                _choose(choice, config, banned_blobs)
+        new: list[Item] = []
+        for choice in waiting:
+            for item in choice.chosen:
+                if item.key in settled.masters or item.key in settled.reused:
+                    continue
+                old = _earlier_master(item, histories.get(item.plan.asset.id), upscaler.key, store, extension)
+                if old is not None:
+                    settled.reused[item.key] = old
+                else:
+                    new.append(item)
+        refused = _upscale(new, upscaler, config, stages, settled)
+        waiting = []
+        for choice in settled.choices:
+            mine = {i.key for i in choice.chosen} & refused
+            if mine:
+                choice.refused |= mine
+                waiting.append(choice)
+    kept = {i.key for c in settled.choices for i in c.chosen}
+    settled.masters = {key: pixels for key, pixels in settled.masters.items() if key in kept}
+    return settled
+
+
+def _choose(choice: _Choice, config: Config, banned_blobs: Collection[str]) -> None:
+    import numpy as np
+
+    candidates = [i for i in choice.group.items if i.passed and i.key not in choice.refused]
+    if banned_blobs:
+        candidates = [i for i in candidates if i.blob is not None and i.blob.result() not in banned_blobs]
+    # The same request can stand in a group twice (two templates that render the same text).
+    candidates = list({i.key: i for i in candidates}.values())
+    if not candidates:
+        choice.chosen, choice.dropped = [], {}
+        return
+    select = config.select
+    selection = choose(
+        [i.key for i in candidates],
+        np.array([np.nan if i.score is None else i.score for i in candidates], np.float64),
+        np.stack([i.embedding for i in candidates if i.embedding is not None]),
+        keep=select.keep,
+        near_duplicate=select.near_duplicate,
+        diversity=select.diversity,
+        min_score=select.min_score,
+    )
+    choice.chosen = [candidates[i] for i in selection.chosen]
+    choice.dropped = {candidates[i].key: reason for i, reason in selection.dropped.items()}
+
+
+def _earlier_master(
+    item: Item, history: AssetHistory | None, upscaler: str, store: Store, extension: str
+) -> VariantRecord | None:
+    """The variant an earlier run made of this picture in this way, if its master is still there."""
+    if history is None or not history.variants or item.blob is None:
+        return None
+    record = history.variants.get(variant_key(item.blob.result(), upscaler))
+    if record is None or store.stat(blob_path(record.master, extension)) is None:
+        return None
+    return record
+
+
+def _upscale(items: Sequence[Item], upscaler: Upscaler, config: Config, stages: Stages, settled: Settled) -> set[str]:
+    """Upscales pictures in batches of one shape; gives the keys of those whose master fails its gate."""
+    import numpy as np
+
+    refused: set[str] = set()
+    shapes: dict[Any, list[Item]] = {}
+    for item in items:
+        assert item.pixels is not None
+        shapes.setdefault(item.pixels.shape, []).append(item)
+    for (height, width, *_), members in shapes.items():
+        for start in range(0, len(members), _UPSCALE_BATCH):
+            part = members[start : start + _UPSCALE_BATCH]
+            with stages.time("upscale", len(part)):
+                large = upscaler.upscale(np.stack([i.pixels for i in part if i.pixels is not None]))
+            sound = np.ones(len(part), bool)
+            expected = (width * upscaler.scale, height * upscaler.scale)
+            for item, pixels, verdicts in zip(
+                part, large, check_candidates(large, sound, expected, config.gates, stage="variant"), strict=True
+            ):
+                bad = [v for v in verdicts if not v.passed]
+                settled.gates.extend(GateRecord(item.key, v.gate, "variant", False, v.reason, v.value) for v in bad)
+                if bad:
+                    refused.add(item.key)
+                else:
+                    settled.masters[item.key] = pixels
+    return refused
+
+
+def _status(items: Sequence[Item], chosen: Sequence[Item], config: Config) -> tuple[str, str]:
+    """What became of an asset, and why."""
+    publish = config.publish
+    if chosen:
+        if publish.policy == "approved":
+            return "pending_review", "waits for approval"
+        best = max((i.score for i in chosen if i.score is not None), default=None)
+        if publish.min_score is not None and (best is None or best < publish.min_score):
+            shown = "none" if best is None else f"{best:.3f}"
+            return "pending_review", f"best score {shown} is below publish.min_score {publish.min_score:g}"
+        return "chosen", ""
+    failures = [i.failures[-1] for i in items if i.pixels is None and i.failures]
+    if any(f.kind == "transient" for f in failures):
+        return "transient", failures[0].reason
+    if failures and len(failures) == len(items):
+        return "failed", failures[0].reason
+    rejections = [rejection(i.verdicts) for i in items if i.pixels is not None]
+    reasons = Counter(r.gate if r else "below select.min_score" for r in rejections)
+    text = ", ".join(f"{count} × {reason}" for reason, count in reasons.most_common(3))
+    return "exhausted", f"none of {len(items)} candidates passed: {text}"

@@ -1,0 +1,71 @@
+"""A plan and a report as a person reads them on a terminal, and where the pictures are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+
+from assetmill.config import Config
+from assetmill.operate.console import facts_table, human_bytes, human_seconds, make_table
+from assetmill.records import STATES
+from assetmill.storage.layout import catalog_prefix
+from assetmill.storage.store import Store
+
+
+def show_plan(console: Console, summary: Mapping[str, Any], model: str, store_url: str) -> None:
+    """Prints the counts, the cost and sample prompts of `summarise_plan`'s object."""
+    console.print(make_table("assets", ("state", "count"), [(s, summary[s]) for s in STATES if summary[s]]))
+    busy = summary["candidates"] or summary["upscales"]
+    facts = {
+        "candidates": f"{summary['candidates']} (at most {summary['candidates_max']})" if busy else "none",
+        "upscales": summary["upscales"],
+        "time": f"about {human_seconds(summary['seconds'])} ({summary['basis']})" if busy else "",
+        "size": f"about {human_bytes(summary['bytes'])}" if busy else "",
+        "bad rows": summary["bad_rows"],
+        "model": model,
+        "store": store_url,
+    }
+    console.print(facts_table("work", facts))
+    for sample in summary["samples"]:
+        flags = f" [{', '.join(sample['flags'])}]" if sample["flags"] else ""
+        console.print(f"{sample['asset']}: {sample['positive']}{flags}", style="dim", markup=False, highlight=False)
+
+
+def show_report(console: Console, report: Mapping[str, Any], places: Mapping[str, str]) -> None:
+    """Prints a run's report: what was made, what is left, what went wrong, where things are."""
+    facts = {
+        "status": report["status"],
+        "why": report["reason"],
+        "time": human_seconds(report["seconds"]),
+        "made": f"{report['pictures']} images of {report['assets']} assets" if report["pictures"] else "",
+        "rate": f"{report['images_per_second']} images/s" if report["pictures"] else "",
+        "rejected": report["rejected"],
+        "failed": report["failed_images"],
+        "left": report["left"],
+        "published": f"{report['files']} files of {report['published']} assets" if report["files"] else "",
+        "removed": report["removed"],
+        "catalog": f"version {report['catalog_version']}" if report["catalog_version"] else "",
+        **places,
+    }
+    console.print(facts_table(f"{report['config']} · run {report['run']}", facts))
+    if report["troubled"]:
+        console.print(make_table("troubled assets", ("asset", "status"), list(report["troubled"].items())[:20]))
+    for problem in report["bad_rows"][:20]:
+        console.print(f"bad row: {problem}", style="yellow", markup=False, highlight=False)
+
+
+def places_of(store: Store, config: Config, report: Mapping[str, Any]) -> dict[str, str]:
+    """Where a person finds the pictures, the contact sheet and the catalog: paths, or keys of a bucket."""
+
+    def place(key: str) -> str:
+        path = store.local_path(key)
+        return str(path) if path is not None else f"{store.url.rstrip('/')}/{key}"
+
+    places = {"pictures": place(f"published/{config.publish.channel}")} if report["catalog_version"] else {}
+    if report.get("contact_sheet"):
+        places["contact sheet"] = place(report["contact_sheet"])
+    if report["catalog_version"]:
+        places["catalog file"] = place(f"{catalog_prefix(config.name)}latest.json")
+    return places

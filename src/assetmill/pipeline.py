@@ -1,0 +1,458 @@
+"""The stations of the journey put together, given engines and a store.
+
+    job = open_job("configs/game-assets.yaml")      # sheet, templates, models' names, index, catalog: no weights yet
+    plan = plan_job(job)                            # what is left to do
+    report = run_job(job)                           # generate ▶ gate ▶ score ▶ select ▶ upscale ▶ publish ▶ catalog
+
+Remove Prefect and this still works; `flows/` only adds schedules, retries and a UI.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from assetmill.config import Config, read_config
+from assetmill.engines.protocols import Engines, ModelSpec
+from assetmill.engines.registry import (
+    JudgeSpec,
+    UpscalerSpec,
+    count_tokens,
+    load_generator,
+    load_judge,
+    load_upscaler,
+    resolve_judge,
+    resolve_model,
+    resolve_upscaler,
+)
+from assetmill.intake.plan import AssetPlan, Plan, PlanContext, check_pins, chunk_key, make_chunks, make_plan
+from assetmill.intake.prompts import PromptBook, flag_long_prompts, load_templates, same_beyond_limit
+from assetmill.intake.sheet import Sheet, read_assets, read_sheet_file
+from assetmill.operate.attempts import Attempts
+from assetmill.operate.lock import describe_process, hold_lock
+from assetmill.operate.produce import Chunk, ChunkResult, ChunkWorker, Progress, Silence
+from assetmill.operate.publish import Publication, Terms, check_name_pattern, publish
+from assetmill.operate.report import RunTotals, best_known_rates, build_report, draw_run_sheet
+from assetmill.operate.reproduce import Reproduction, find_entry, reproduce
+from assetmill.operate.runs import new_run_id, write_json
+from assetmill.operate.stages import Stages
+from assetmill.records import Adapter, InputError, Problem, Prompt, Request, asset_key, blob_key, content_key
+from assetmill.storage.catalog import Catalog, open_catalog
+from assetmill.storage.index import Index, open_index
+from assetmill.storage.layout import decisions_prefix
+from assetmill.storage.store import Store, open_store, put_blob
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Job:
+    """A config with everything it names opened, read and checked, but no model loaded."""
+
+    path: Path
+    config: Config
+    store: Store
+    sheet: Sheet
+    sheet_data: bytes
+    book: PromptBook
+    model: ModelSpec
+    judge: JudgeSpec
+    upscaler: UpscalerSpec
+    base: Request
+    index: Index
+    catalog: Catalog
+    only: frozenset[str] = frozenset()
+    limit: int | None = None
+    force: bool = False
+    count_tokens: Callable[[str], int] | None = field(default=None, repr=False)
+
+    @property
+    def subset(self) -> bool:
+        return bool(self.only) or self.limit is not None
+
+    @property
+    def terms(self) -> Terms:
+        return Terms(self.model.licence, self.model.commercial, self.judge.key)
+
+    @property
+    def select_context(self) -> str:
+        """All that decides the choice among the same candidates."""
+        config = self.config
+        payload = {
+            "judge": self.judge.key,
+            "upscaler": self.upscaler.key,
+            "select": config.select.model_dump(mode="json"),
+            "gates": config.gates.model_dump(mode="json", exclude={"max_rejected"}),
+            "publish": config.publish.model_dump(mode="json", include={"policy", "min_score", "format"}),
+        }
+        return content_key("select-context", payload)
+
+    @property
+    def meta_context(self) -> str:
+        """All that is published beside an asset's columns."""
+        publish_config = self.config.publish.model_dump(mode="json", include={"channel", "name", "columns"})
+        payload = {"publish": publish_config, "licence": self.model.licence, "commercial": self.model.commercial}
+        return content_key("meta-context", payload)
+
+    def render(self, asset: Any) -> list[Prompt]:
+        """An asset's prompts, those that the text encoder would cut flagged."""
+        prompts = self.book.render(asset, seed=self.config.seed)
+        limit = self.config.prompts.token_limit or self.model.token_limit
+        if self.count_tokens is not None and limit is not None:
+            prompts = flag_long_prompts(prompts, self.count_tokens, limit)
+        return prompts
+
+    def refresh(self) -> None:
+        """Reads index and catalog again: another run may have ended since the job was opened."""
+        self.index = open_index(self.store, self.config.name)
+        self.catalog = open_catalog(self.store, self.config.name)
+
+    def context(self) -> PlanContext:
+        return PlanContext(
+            self.config, self.base, self.select_context, self.meta_context, self.index.statuses(),
+            self.index.outcomes(), self.catalog.fingerprints(), force=self.force,
+        )  # fmt: skip
+
+
+def open_job(
+    path: Path | str,
+    *,
+    only: Collection[str] = (),
+    limit: int | None = None,
+    force: bool = False,
+    config: Config | None = None,
+    sheet_data: bytes | None = None,
+    book: PromptBook | None = None,
+) -> Job:
+    """Opens a config. Everything wrong with config, sheet, templates or model folders is found here.
+
+    `sheet_data` and `book` stand in for the files (a run's snapshot). Raises InputError, StoreUnavailable,
+    StoreRefused, EngineError.
+    """
+    path = Path(path)
+    config = config or read_config(path)
+    sheet_path = config.resolve(config.sheet.path)
+    if sheet_data is None:
+        # Read once: a run works on this snapshot, whatever happens to the file.
+        sheet_data = read_sheet_file(config.sheet, sheet_path)
+    sheet = read_assets(config.sheet, sheet_path, sheet_data)
+    book = book or load_templates(config.prompts, config.resolve)
+    book.check(sheet.headers)
+    check_name_pattern(config, sheet.headers)
+    model = resolve_model(config.model, config.resolve)
+    unknown = sorted(set(only) - {a.id for a in sheet.assets})
+    if unknown:
+        raise InputError(
+            [Problem(f"--only {i}: no such asset", "use an id of the sheet", str(sheet_path)) for i in unknown]
+        )
+    store = open_store(config.store, config.store_url)
+    return Job(
+        path, config, store, sheet, sheet_data, book, model, resolve_judge(config.judge, config.resolve),
+        resolve_upscaler(config.upscale, config.resolve), base_request(config, model),
+        open_index(store, config.name), open_catalog(store, config.name), frozenset(only), limit, force,
+        count_tokens(model),
+    )  # fmt: skip
+
+
+def base_request(config: Config, model: ModelSpec) -> Request:
+    """The request that all of a config's requests share, with texts and seed left to fill in."""
+    settings = config.model
+    width, height = settings.size or (model.width, model.height)
+    for name, value in (("width", width), ("height", height)):
+        if value % model.size_multiple:
+            near = max(model.size_multiple, round(value / model.size_multiple) * model.size_multiple)
+            raise InputError(
+                Problem(
+                    f"{name} {value} is not a multiple of {model.size_multiple}", f"use {near}", column="model.size"
+                )
+            )
+    if settings.operation not in model.operations:
+        raise InputError(
+            Problem(
+                f"{model.id} cannot do {settings.operation!r}", f"it can: {', '.join(model.operations)}",
+                column="model.operation",
+            )
+        )  # fmt: skip
+    adapters = []
+    for adapter in settings.adapters:
+        file = config.resolve(adapter.path)
+        if not file.is_file():
+            raise InputError(Problem("the adapter is missing", "check model.adapters", file=str(file)))
+        found = blob_key(file.read_bytes())
+        if adapter.sha256 and adapter.sha256 != found:
+            raise InputError(
+                Problem(f"the adapter's SHA-256 is {found}, not the pinned one", "get the right file", file=str(file))
+            )
+        adapters.append(Adapter("lora", found, adapter.weight))
+    return Request(
+        model.engine, model.epoch, model.id, model.revision, "", 0, width, height,
+        settings.steps or model.steps, model.guidance if settings.guidance is None else settings.guidance,
+        scheduler=settings.scheduler or model.scheduler, operation=settings.operation, strength=settings.strength,
+        adapters=tuple(adapters), options=tuple(sorted(settings.options.items())),
+    )  # fmt: skip
+
+
+def plan_job(job: Job) -> Plan:
+    """What is left to do, without loading a model. Raises InputError (bad rows, too much would go)."""
+    assets = [a for a in job.sheet.assets if not job.only or a.id in job.only]
+    if job.limit is not None:
+        assets = assets[: job.limit]
+    pins = {
+        "sheet": job.sheet.fingerprint,
+        "config": content_key("config", {"config": job.config.model_dump(mode="json")}),
+        "templates": job.book.fingerprint,
+        "model": f"{job.base.engine}/{job.base.epoch}/{job.base.revision}",
+        "judge": job.judge.key,
+        "upscaler": job.upscaler.key,
+        "decisions": content_key(
+            "decisions", {"keys": [i.key for i in job.store.list(decisions_prefix(job.config.name))]}
+        ),
+        "catalog": job.catalog.latest(),
+        "only": sorted(job.only),
+        "limit": job.limit,
+    }
+    return make_plan(
+        assets, job.render, job.context(), bad_rows=job.sheet.bad_rows, num_rows=job.sheet.num_rows,
+        skipped_ids=job.sheet.skipped_ids, published_ids=lambda: _published_ids(job.catalog), subset=job.subset,
+        pins=pins,
+    )  # fmt: skip
+
+
+def _published_ids(catalog: Catalog) -> dict[str, str]:
+    ids = catalog.entries(columns=["asset_id"]).column("asset_id").to_pylist()
+    return {asset_key(i): i for i in ids}
+
+
+def load_engines(job: Job) -> Engines:
+    """Loads the models (seconds to minutes). Raises EngineError."""
+    generator = load_generator(job.model, job.config.model)
+    return Engines(generator, load_judge(job.judge, job.config.judge), load_upscaler(job.upscaler, job.config.upscale))
+
+
+@dataclass(slots=True)
+class Run:
+    """One execution of a plan."""
+
+    id: str
+    job: Job
+    plan: Plan
+    chunks: tuple[Chunk, ...]
+    stages: Stages = field(default_factory=Stages)
+    stop: threading.Event = field(default_factory=threading.Event)
+    reason: str = ""
+    totals: RunTotals = field(default_factory=RunTotals)
+
+    def worker(self, engines: Engines, progress: Progress | None = None) -> ChunkWorker:
+        base = self.job.base
+        batch = self.job.config.model.batch or engines.generator.fitting_batch(base.width, base.height)
+        return ChunkWorker(
+            self.job.store, self.job.config, base, engines, self.job.index, run_id=self.id, batch=batch,
+            stages=self.stages, progress=progress, stop=self.stop,
+        )  # fmt: skip
+
+
+def start_run(job: Job, plan: Plan) -> Run:
+    """Cuts the plan into chunks and, where there is work, writes the snapshot that workers elsewhere start from."""
+    run_id = new_run_id()
+    attempts = Attempts(job.store, job.config.name)
+    parts = attempts.arrange(make_chunks(plan.todo, job.config.run.chunk), force=job.force)
+    chunks = tuple(Chunk(chunk_key(part), part) for part in parts)
+    if chunks:
+        _write_snapshot(job, run_id, chunks)
+    run = Run(run_id, job, plan, chunks)
+    run.totals.set_aside = tuple(attempts.set_aside)
+    return run
+
+
+def _write_snapshot(job: Job, run_id: str, chunks: Sequence[Chunk]) -> None:
+    suffix = job.config.sheet.path.suffix.lstrip(".").lower() or "csv"
+    sources = {
+        name: put_blob(job.store, data, "txt", "text/plain; charset=utf-8") for name, data in job.book.sources().items()
+    }
+    snapshot = {
+        "schema": 1,
+        "config_path": str(job.path),
+        "config": job.config.model_dump(mode="json"),
+        "base": str(job.config.base),
+        "sheet": put_blob(job.store, job.sheet_data, suffix, "application/octet-stream"),
+        "sheet_suffix": suffix,
+        "templates": sources,
+        "model": job.base.payload(),
+        "owner": describe_process(),
+    }
+    write_json(job.store, job.config.name, run_id, "snapshot.json", snapshot)
+    listed = [{"key": c.key, "assets": [p.asset.id for p in c.plans]} for c in chunks]
+    write_json(job.store, job.config.name, run_id, "plan.json", {"schema": 1, "chunks": listed})
+
+
+def feed_chunks(run: Run, lock_lost: threading.Event | None = None) -> Iterator[Chunk]:
+    """The run's chunks in order, until it is told to stop, the lock is lost, or a budget is reached."""
+    attempts = Attempts(run.job.store, run.job.config.name)
+    for chunk in run.chunks:
+        if lock_lost is not None and lock_lost.is_set():
+            run.reason = "the lock was taken over by another run"
+        elif not run.reason:
+            run.reason = run.totals.over_budget(run.job.config.run.budget, run.stages)
+        if run.reason or run.stop.is_set():
+            return
+        attempts.note(chunk.key, run.id)
+        run.totals.opened(chunk)
+        yield chunk
+
+
+def finish_run(run: Run, publish_now: bool = True) -> dict[str, Any]:
+    """Publishes what is chosen, commits the catalog, folds the index, writes contact sheet and report."""
+    job = run.job
+    if run.totals.chunks:
+        with run.stages.time("index"):
+            job.index = open_index(job.store, job.config.name)
+            job.index.compact()
+            job.index = open_index(job.store, job.config.name)
+    published = Publication(job.catalog.latest(), 0, 0, 0)
+    if publish_now:
+        published = publish(
+            run.plan.to_publish, run.plan.removed, store=job.store, config=job.config, index=job.index,
+            catalog=job.catalog, terms=job.terms, meta_context=job.meta_context, run_id=run.id, stages=run.stages,
+        )  # fmt: skip
+    sheet_key = draw_run_sheet(job.store, job.config, job.index, run.id, run.plan) if run.totals.chunks else None
+    report = build_report(run.id, job.config, job.base, run.plan, run.totals, published, run.stages, run.reason)
+    report["contact_sheet"] = sheet_key
+    write_json(job.store, job.config.name, run.id, "report.json", report)
+    return report
+
+
+def run_job(
+    job: Job,
+    *,
+    plan_file: bytes | None = None,
+    plan_name: str = "",
+    progress: Progress | None = None,
+    publish_now: bool = True,
+    on_run: Callable[[Run], None] | None = None,
+    engines: Engines | None = None,
+) -> dict[str, Any]:
+    """The whole job in this process. Gives the report (see `build_report`).
+
+    Raises InputError, AlreadyRunning, BreakerTripped, EngineError, StoreUnavailable.
+    """
+    progress = progress or Silence()
+    with hold_lock(job.store, job.config.name, owner={"config": str(job.path)}) as lock:
+        job.refresh()
+        plan = plan_job(job)
+        if plan_file is not None:
+            check_pins(plan, plan_file, plan_name)
+        run = start_run(job, plan)
+        if on_run is not None:
+            on_run(run)
+        if run.chunks:
+            with run.stages.time("load"):
+                engines = engines or load_engines(job)
+            worker = run.worker(engines, progress)
+            announce(run, progress)
+            try:
+                for result in worker.process(feed_chunks(run, lock.lost)):
+                    note_result(run, result)
+            finally:
+                worker.close()
+        return finish_run(run, publish_now)
+
+
+def note_result(run: Run, result: ChunkResult) -> None:
+    """Counts a finished chunk and forgets that it was begun."""
+    run.totals.add(result)
+    Attempts(run.job.store, run.job.config.name).clear(result.key)
+
+
+def announce(run: Run, progress: Progress) -> None:
+    """Tells a progress how much there is to do."""
+    progress.start("assets", len(run.plan.todo))
+    progress.start("images", sum(p.missing for p in run.plan.todo))
+
+
+def make_one_chunk(run: Run, worker: ChunkWorker, number: int) -> ChunkResult | None:
+    """Makes chunk `number` of a run: what a task of an orchestrator does. None when the run was told to stop."""
+    results = list(worker.process([run.chunks[number]]))
+    return results[0] if results else None
+
+
+def publish_job(job: Job) -> dict[str, Any]:
+    """Publishes what earlier runs chose, and makes nothing. Gives a report."""
+    with hold_lock(job.store, job.config.name, owner={"config": str(job.path)}):
+        job.refresh()
+        plan = plan_job(job)
+        return finish_run(Run(new_run_id(), job, plan, ()))
+
+
+def check_job(job: Job) -> dict[str, Any]:
+    """Renders every prompt of a job and says what was found: counts, bad rows, remarks. Loads no model."""
+    prompts: list[Prompt] = []
+    remarks: list[str] = list(job.sheet.notes)
+    bad = [str(p) for p in job.sheet.bad_rows]
+    for asset in job.sheet.assets:
+        try:
+            prompts.extend(job.render(asset))
+        except InputError as error:
+            bad.extend(str(p) for p in error.problems)
+    remarks += [f"{p.asset_id}: the prompt is longer than the text encoder reads" for p in prompts if p.flags]
+    limit = job.config.prompts.token_limit or job.model.token_limit
+    if job.count_tokens is not None and limit is not None:
+        remarks += [
+            f"{', '.join(p.asset_id for p in group)}: these prompts differ only past what the text encoder reads"
+            for group in same_beyond_limit(prompts, job.count_tokens, limit)
+        ]
+    return {
+        "config": job.config.name,
+        "assets": len(job.sheet.assets),
+        "prompts": len(prompts),
+        "bad_rows": len(bad),
+        "model": f"{job.model.id} ({job.model.licence})",
+        "revision": job.model.revision,
+        "judge": job.judge.key,
+        "upscaler": job.upscaler.key,
+        "store": job.store.url,
+        "remarks": bad + remarks,
+    }
+
+
+def reproduce_entry(path: Path | str, key: str) -> Reproduction:
+    """Makes one published image again from its catalog entry alone; see `reproduce`.
+
+    The entry's settings count, not the config's of today; the model is the config's and must be of the same revision.
+    """
+    config = read_config(path)
+    store = open_store(config.store, config.store_url, read_only=True)
+    entry = find_entry(open_catalog(store, config.name), key)
+    model = resolve_model(config.model, config.resolve)
+    upscaler = resolve_upscaler(config.upscale, config.resolve)
+    problems = []
+    if (model.engine, model.epoch, model.revision) != (entry.engine, entry.request["epoch"], entry.revision):
+        problems.append(
+            Problem(
+                f"{entry.asset_id} was made by {entry.model} at revision {entry.revision[:16]}, "
+                f"the config's model is {model.id} at {model.revision[:16]}",
+                "put that revision into the config", str(path), column="model.revision",
+            )
+        )  # fmt: skip
+    if upscaler.key != entry.upscaler:
+        problems.append(
+            Problem("the config's upscaler is another one", f"use {entry.upscaler}", str(path), column="upscale")
+        )
+    if problems:
+        raise InputError(problems)
+    return reproduce(entry, load_generator(model, config.model), load_upscaler(upscaler, config.upscale), store)
+
+
+def rates_of(job: Job) -> Any:
+    """What pictures of this job cost: measured by an earlier run of the same model and settings, else guessed."""
+    return best_known_rates(job.store, job.config, job.base, job.upscaler.scale)
+
+
+def plans_by_id(job: Job, ids: Collection[str]) -> list[AssetPlan]:
+    """Plans of some assets alone, for workers that start from a run's snapshot."""
+    wanted = set(ids)
+    assets = [a for a in job.sheet.assets if a.id in wanted]
+    return list(make_plan(assets, job.render, job.context(), subset=True).assets)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import time
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -208,6 +209,13 @@ def test_canary_stays_hidden_after_another_handler_formatted_it(log: logging.Log
         ("aws_secret_access_key = wJalrXUtnFEMI/K7MDENG", "wJalrXUtnFEMI"),
         ('{"password": "correct horse"}', "horse"),
         ("connect(host='x', password='it\\'s me')", "me"),
+        ("error: password=hunter2pass", "hunter2"),
+        ("cause: {'a': {'token': 'hunter2'}}", "hunter2"),
+        ("https://x/?next=https://y/?token=hunter2&b=1", "hunter2"),
+        ("https://x/cb#access_token=hunter2&state=1", "hunter2"),
+        ("a=1;token=hunter2?3", "hunter2"),
+        ("a=1;token=hunter2?more", "more"),
+        ("password='cut off in mid-secret", "secret"),
         ("client_secret: 'aaaa bbbb'", "bbbb"),
         ("downloading with hf_abcdefghijklmnopqrst", "hf_abcdefgh"),
         ("ghp_0123456789abcdefghij0123", "0123456789"),
@@ -226,6 +234,8 @@ def test_what_looks_like_a_secret_is_hidden(text: str, secret: str) -> None:
     "text",
     [
         "request key 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+        "max_tokens=4096, tokenizer: openai/clip, token_limit = 77777",
+        "basic understanding of bearer authentication",
         "a key: the golden one; tokens: 77 of 77",
         "prompt over the encoder's limit of 77 tokens",
         "asset_key=9f86d081884c7d65",
@@ -269,6 +279,19 @@ def test_any_known_secret_is_hidden_anywhere(secret: str, before: str, after: st
     """Whatever a secret is made of, and whatever stands around it, it does not come through."""
     redacted = Redactor([secret]).redact(before + secret + after)
     assert secret.strip() not in redacted.replace(HIDDEN, "\0") or secret.strip() in before + "\0" + after
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["a", "a-", "key", "token ", "eyJ-", "eyJ", "://a", "://a@", "-----BEGIN PRIVATE KEY-----", "token='", "token='\\a",
+     "password", "authorization ", "authorization: ", "?key", "?key=", " ", "bearer ", "x=y ", '"', "{'a': "],
+)  # fmt: skip
+def test_redacting_takes_time_in_proportion(piece: str) -> None:
+    """No text makes redaction slow: 60,000 characters of the worst kind take far less than a second."""
+    text = piece * (60_000 // len(piece))
+    start = time.process_time()
+    Redactor(["secret-secret"]).redact(text)
+    assert time.process_time() - start < 2
 
 
 @given(st.text(max_size=300))

@@ -30,7 +30,8 @@ _SECRET_FIELD = re.compile(
     r"|(?:api|access|account|private|session|signing|encryption)[_-]?key",
     re.IGNORECASE,
 )
-_SECRET_PARAMETER = re.compile(r"[?&;#]([\w.-]++)=")
+_SECRET_PARAMETER = re.compile(r"(?:key|sig|auth|pwd|pass|code)", re.IGNORECASE)
+_PARAMETER = re.compile(r"[?&;#]([\w.-]++)=")
 _PARAMETER_VALUE = re.compile(r"()[^&\s\"'<>)\]}]++")
 _ASSIGNED = re.compile(r"(?<![\w.-])([\w.-]++)['\"]?\s{0,4}(?:=>|[:=])\s{0,4}")
 _ASSIGNED_VALUE = re.compile(

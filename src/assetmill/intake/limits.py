@@ -25,6 +25,7 @@ _PIECE = 2**20
 _HARMLESS = 16 * 2**20
 """Bytes below which the ratio of unpacked to packed size does not matter."""
 _MAX_PARTS = 10_000
+_LARGE_GRID = 1_000_000
 
 
 def read_sheet_file(config: SheetConfig, path: Path) -> bytes:
@@ -66,6 +67,19 @@ def check_cells(config: SheetConfig, rows: int, columns: int, file: str, sheet: 
                 f"the sheet spans {rows:,} rows × {columns:,} columns, more cells than sheet.max_cells allows "
                 f"({config.max_cells:,})",
                 "delete stray cells far from the data (Ctrl+End goes to the last one), or raise `sheet.max_cells`",
+                file=file,
+                sheet=sheet,
+            )
+        )
+
+
+def check_filling(rows: int, columns: int, cells: int, file: str, sheet: str = "") -> None:
+    """Raises InputError when a large grid holds next to nothing: readers fill it all in, for minutes."""
+    if rows * columns > _LARGE_GRID and cells * 100 < rows * columns:
+        raise InputError(
+            Problem(
+                f"the sheet spans {rows:,} rows × {columns:,} columns but holds only {cells:,} cells",
+                "delete stray cells far from the data (Ctrl+End goes to the last one)",
                 file=file,
                 sheet=sheet,
             )

@@ -103,12 +103,12 @@ def test_one_at_a_time(store: Store) -> None:
 
 @pytest.mark.parametrize("store", KINDS, indirect=True)
 def test_of_many_racing_starts_one_works(store: Store) -> None:
-    """Ten threads that start at the same moment, on a new lock, a released one and an expired one: one gets it."""
+    """Six threads that start at the same moment, on a new lock, a released one and an expired one: one gets it."""
     for state in ("new", "released", "expired"):
         if state == "expired":
             write(store, foreign(ttl=0.001))
             time.sleep(0.01 if store.local_path("x") else 1.1)
-        barrier, done = threading.Barrier(10), threading.Event()
+        barrier, done = threading.Barrier(6), threading.Event()
         told: list[str] = []
 
         def start(barrier: threading.Barrier = barrier, done: threading.Event = done, told: list[str] = told) -> None:
@@ -119,19 +119,19 @@ def test_of_many_racing_starts_one_works(store: Store) -> None:
                     done.wait(20)
             except AlreadyRunning:
                 told.append("told")
-            if len(told) == 10:
+            if len(told) == 6:
                 done.set()
 
-        threads = [threading.Thread(target=start) for _ in range(10)]
+        threads = [threading.Thread(target=start) for _ in range(6)]
         for thread in threads:
             thread.start()
         deadline = time.monotonic() + 20
-        while len(told) < 10 and time.monotonic() < deadline:
+        while len(told) < 6 and time.monotonic() < deadline:
             time.sleep(0.01)
         done.set()
         for thread in threads:
             thread.join(20)
-        assert sorted(told) == ["told"] * 9 + ["works"], state
+        assert sorted(told) == ["told"] * 5 + ["works"], state
 
 
 def test_of_two_racing_processes_one_works(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -95,7 +94,7 @@ class TestEveryStore:
 
     def test_of_twenty_racing_writers_one_wins(self, store: Store) -> None:
         """Exactly one of 20 threads is told True, and the object holds that thread's bytes."""
-        for n in range(5):
+        for n in range(3):
             won = race(20, lambda i, n=n: store.put_if_absent(f"race/{n}.json", b"%d" % i * 500))
             assert won.count(True) == 1
             assert store.get(f"race/{n}.json") == b"%d" % won.index(True) * 500
@@ -103,7 +102,7 @@ class TestEveryStore:
     def test_of_twenty_racing_swaps_one_wins(self, store: Store) -> None:
         """Compare-and-swap lets exactly one of those through who saw the same version."""
         store.put_if_absent("locks/a.json", b"start")
-        for n in range(5):
+        for n in range(3):
             seen = store.stat("locks/a.json")
             assert seen is not None
             won = race(20, lambda i, v=seen.version, n=n: store.swap("locks/a.json", b"%d-%02d" % (n, i), expected=v))
@@ -115,7 +114,7 @@ class TestEveryStore:
         store.put_if_absent("locks/n.json", b"00")
 
         def add(_: int) -> None:
-            for _ in range(4):
+            for _ in range(3):
                 while True:
                     info = store.stat("locks/n.json")
                     value = int(store.get("locks/n.json"))
@@ -124,7 +123,7 @@ class TestEveryStore:
                         break
 
         race(4, add)
-        assert store.get("locks/n.json") == b"16"
+        assert store.get("locks/n.json") == b"12"
 
     def test_swap_of_a_missing_or_changed_object_is_refused(self, store: Store) -> None:
         """A swap needs the version it expects: an old one, or none at all, is False and changes nothing."""
@@ -511,7 +510,7 @@ class TestFaultyServer:
             faults.on_put = [refusal] * 100
             with pytest.raises(StoreUnavailable, match="run again: it resumes"):
                 store.put_if_absent("b", b"1")
-            assert len(faults.on_put) >= 75
+            assert len(faults.on_put) >= 75, "at most 25 tries"
             faults.on_put = []
         assert store.stat("b") is None
 
@@ -552,16 +551,16 @@ class TestFaultyServer:
         assert seen is not None
         assert two.swap("locks/a.json", b"2", expected=seen.version)
 
-    def test_a_list_of_many_pages_is_whole(self, proxied: tuple[StoreConfig, Faults]) -> None:
-        """More objects than one page holds (1,000) are all listed, in order."""
-        config, _ = proxied
-        store = open_store(config, config.url)
-        keys = [f"many/{i:04}" for i in range(1010)]
-        with ThreadPoolExecutor(16) as pool:
-            assert all(pool.map(lambda k: store.put_if_absent(k, b""), keys))
-        found = [i.key for i in store.list("many/")]
-        assert found == keys
-        assert all(a < b for a, b in pairwise(found))
+
+@pytest.mark.parametrize("kind", BUCKETS)
+def test_a_list_of_many_pages_is_whole(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More objects than one page holds are all listed, once, in order."""
+    keys = [f"many/{i:02}" for i in range(11)]
+    for key in keys:
+        store.put_if_absent(key, b"")
+    for page in (1, 3, 10, 11):
+        monkeypatch.setattr(s3, "PAGE", page)
+        assert [info.key for info in store.list("many/")] == keys
 
 
 @pytest.mark.parametrize("kind", ["moto"])  # a real server's signatures notice when a proxy takes headers away

@@ -19,7 +19,7 @@ import os
 import random
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -34,7 +34,10 @@ MAX_OBJECT_BYTES = 5 * 1024**3
 """S3's limit for one PUT. Larger objects need a multipart upload, whose condition some servers ignore."""
 
 TRIES = 5
-"""Tries of one operation, by botocore (no answer, 5xx, throttling) and by us (409, broken downloads)."""
+"""Tries of one operation, by botocore within each of ours (see `_passes`)."""
+
+PAGE = 1000
+"""Objects asked for at once by a list; S3's own limit."""
 
 _OURS = {"Bucket", "Key", "Body", "ContentType", "ContentLength", "ContentMD5", "IfMatch", "IfNoneMatch"}
 _BROKEN_ON_ITS_WAY = {"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "InvalidDigest"}
@@ -106,7 +109,7 @@ def _put_options(client: Any, options: Any) -> dict[str, Any]:
             raise StoreRefused(f"store.options: put_object takes no {name!r} here; it knows {', '.join(known)}")
         if kind == "boolean" and value.lower() not in ("true", "false"):
             raise StoreRefused(f"store.options.{name} is {value!r}; give 'true' or 'false'")
-        found[name] = {"string": str, "boolean": lambda v: v.lower() == "true", "integer": int}[kind](value)
+        found[name] = value if kind == "string" else value.lower() == "true" if kind == "boolean" else int(value)
     return found
 
 
@@ -125,15 +128,11 @@ class BucketStore:
 
     def check_bucket(self) -> None:
         """Raises StoreUnavailable when the bucket does not exist or the server does not answer."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
         try:
-            self._client.head_bucket(Bucket=self._bucket)
-        except ClientError as error:
-            if _status(error) != 403:  # a reader may be allowed to read objects and nothing else
-                raise self._unavailable("", error) from error
-        except BotoCoreError as error:
-            raise self._unavailable("", error) from error
+            self._ask("", lambda: self._client.head_bucket(Bucket=self._bucket))
+        except StoreUnavailable as error:
+            if _status(error.__cause__) != 403:  # a reader may be allowed to read objects and nothing else
+                raise
 
     def probe(self) -> None:
         """Raises StoreRefused unless the server keeps to conditional writes; leaves nothing behind."""
@@ -164,34 +163,25 @@ class BucketStore:
     # --- reading ---
 
     def get(self, key: str) -> bytes:
-        from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError
-
-        for attempt in range(TRIES):
-            try:
-                return self._client.get_object(Bucket=self._bucket, Key=self._key(key))["Body"].read()
-            except ClientError as error:
-                if _code(error) in ("NoSuchKey", "404"):
-                    raise MissingObject(key, self.url) from error
-                raise self._unavailable(key, error) from error
-            except BotoCoreError as error:  # botocore tries requests again, but not the download of their bodies
-                if attempt == TRIES - 1:
-                    if isinstance(error, FlexibleChecksumError):
-                        raise CorruptObject(key, f"{self.url} hands out other bytes than it was given") from error
-                    raise self._unavailable(key, error) from error
-            _pause(attempt)
-        raise AssertionError("unreachable")
+        where = {"Bucket": self._bucket, "Key": self._key(key)}
+        try:
+            # botocore tries requests again, but not the download of a body: so that is part of what we try
+            return self._ask(key, lambda: self._client.get_object(**where)["Body"].read())
+        except StoreUnavailable as error:
+            if _code(error.__cause__) in ("NoSuchKey", "404"):
+                raise MissingObject(key, self.url) from error
+            if type(error.__cause__).__name__ == "FlexibleChecksumError":
+                raise CorruptObject(key, f"{self.url} hands out other bytes than it was given") from error
+            raise
 
     def stat(self, key: str) -> ObjectInfo | None:
-        from botocore.exceptions import BotoCoreError, ClientError
-
+        where = {"Bucket": self._bucket, "Key": self._key(key)}
         try:
-            found = self._client.head_object(Bucket=self._bucket, Key=self._key(key))
-        except ClientError as error:
-            if _status(error) == 404:
+            found = self._ask(key, lambda: self._client.head_object(**where))
+        except StoreUnavailable as error:
+            if _status(error.__cause__) == 404:
                 return None
-            raise self._unavailable(key, error) from error
-        except BotoCoreError as error:
-            raise self._unavailable(key, error) from error
+            raise
         return ObjectInfo(key, found["ContentLength"], _bare(found["ETag"]), found["LastModified"].timestamp())
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
@@ -200,7 +190,8 @@ class BucketStore:
         layout.check_prefix(prefix)
         pages = self._client.get_paginator("list_objects_v2")
         try:
-            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
+            where = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
+            for page in pages.paginate(**where, PaginationConfig={"PageSize": PAGE}):
                 for found in page.get("Contents", ()):
                     yield ObjectInfo(
                         found["Key"][len(self._prefix) :],
@@ -229,15 +220,12 @@ class BucketStore:
         return self._put(key, data, {"IfMatch": self.etag_form.format(expected)}, media_type) is not None
 
     def delete(self, key: str) -> None:
-        from botocore.exceptions import BotoCoreError, ClientError
-
+        where = {"Bucket": self._bucket, "Key": self._key(key)}
         try:
-            self._client.delete_object(Bucket=self._bucket, Key=self._key(key))
-        except ClientError as error:
-            if _code(error) != "NoSuchKey":
-                raise self._unavailable(key, error) from error
-        except BotoCoreError as error:
-            raise self._unavailable(key, error) from error
+            self._ask(key, lambda: self._client.delete_object(**where))
+        except StoreUnavailable as error:
+            if _code(error.__cause__) != "NoSuchKey":
+                raise
 
     def _put(self, key: str, data: bytes, condition: dict[str, str], media_type: str) -> str | None:
         """Stores an object and gives its ETag, or None when the condition was not met."""
@@ -259,7 +247,8 @@ class BucketStore:
                 answer_lost |= error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0) > 0
                 if condition and (_status(error) == 412 or _code(error) == "NoSuchKey"):
                     return self._own_etag(key, data) if answer_lost else None
-                if _status(error) == 409 or _code(error) in _BROKEN_ON_ITS_WAY:  # 409: a race not yet decided
+                if _passes(error):
+                    answer_lost |= _status(error) >= 500
                     last: Exception = error
                     continue
                 if condition and _status(error) == 501:
@@ -296,6 +285,32 @@ class BucketStore:
 
     # --- helpers ---
 
+    def _ask(self, key: str, call: Callable[[], Any]) -> Any:
+        """The answer to a request that may be repeated; StoreUnavailable carries the last error as its cause."""
+        from botocore import exceptions
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        broken_downloads = (
+            exceptions.IncompleteReadError,
+            exceptions.ResponseStreamingError,
+            exceptions.ReadTimeoutError,
+            exceptions.FlexibleChecksumError,
+        )
+        for attempt in range(TRIES):
+            if attempt:
+                _pause(attempt)
+            try:
+                return call()
+            except ClientError as error:
+                last: Exception = error
+                if not _passes(error):
+                    break
+            except BotoCoreError as error:
+                last = error
+                if not isinstance(error, broken_downloads):
+                    break  # no answer at all, which botocore has tried again by itself, or nothing that would pass
+        raise self._unavailable(key, last) from last
+
     @property
     def _endpoint(self) -> str:
         return self._client.meta.endpoint_url
@@ -309,16 +324,16 @@ class BucketStore:
         )
 
     def _way_out(self, error: Exception) -> str:
-        from botocore.exceptions import ClientError, NoCredentialsError, ParamValidationError
+        from botocore.exceptions import NoCredentialsError, ParamValidationError
 
-        code = _code(error) if isinstance(error, ClientError) else ""
+        code = _code(error)
         if isinstance(error, NoCredentialsError):
             return "give credentials in the environment (AWS_ACCESS_KEY_ID …), in ~/.aws, or as the machine's role"
         if code in ("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"):
             return "renew the credentials, then run again: it resumes"
         if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "401", "403"):
             return "check the credentials and what they may do (get, put, delete and list objects in this bucket)"
-        if code == "NoSuchBucket" or (code == "404" and isinstance(error, ClientError)):
+        if code in ("NoSuchBucket", "404"):
             return f"create the bucket {self._bucket!r}, or correct store.url"
         if code == "InvalidBucketName" or isinstance(error, ParamValidationError):
             return "correct store.url and store.options"
@@ -329,12 +344,29 @@ class BucketStore:
         return "check store.endpoint_url and the server, then run again: it resumes"
 
 
+def _passes(error: Any) -> bool:
+    """Whether a refusal may pass by itself.
+
+    A 409 is a race not yet decided; Ceph's gateway answers 500 to some losers of a race. botocore repeats a 5xx
+    too, but only while few requests of a client fail.
+    """
+    return _status(error) in (409, 429, 500, 502, 503, 504) or _code(error) in _BROKEN_ON_ITS_WAY
+
+
 def _status(error: Any) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    """The HTTP status of a ClientError, 0 of anything else."""
+    return int(_response(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def _code(error: Any) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
+    """The S3 error code of a ClientError, empty of anything else."""
+    return str(_response(error).get("Error", {}).get("Code", ""))
+
+
+def _response(error: Any) -> dict[str, Any]:
+    from botocore.exceptions import ClientError
+
+    return error.response if isinstance(error, ClientError) else {}
 
 
 def _bare(etag: str) -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assetmill.intake.axes import MAX_CELLS, Axes, Axis, AxisError, Cell, read_axes
@@ -85,6 +85,7 @@ def test_samples_follow_weights_and_nothing_else() -> None:
 axis_values = st.lists(st.text("abc", min_size=1, max_size=3), min_size=1, max_size=4, unique=True)
 
 
+@settings(deadline=None)
 @given(st.lists(axis_values, max_size=3), st.lists(axis_values, max_size=2), st.integers(1, 4), st.text(max_size=4))
 def test_the_number_of_cells(alls: list[list[str]], samples: list[list[str]], pick: int, asset_id: str) -> None:
     """There are as many cells as the product says, all distinct, all over every axis, the same each time."""

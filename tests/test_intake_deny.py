@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assetmill.intake.deny import DenyList, read_deny_list
@@ -35,6 +35,7 @@ def test_terms_are_found_on_word_borders(text: str, found: list[str]) -> None:
     assert DENIED.find(text) == found
 
 
+@settings(deadline=None)
 @given(st.text(max_size=10), st.sampled_from(DENIED.terms), st.text(max_size=10))
 def test_a_term_between_spaces_is_always_found(before: str, term: str, after: str) -> None:
     """Whatever stands around it, and in upper case too."""

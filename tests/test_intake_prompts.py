@@ -148,7 +148,7 @@ def test_denied_terms_name_row_template_and_term(tmp_path: Path) -> None:
 cell_texts = st.text(alphabet="ab ,{}|é", max_size=6)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(
     st.dictionaries(st.text("abc", min_size=1, max_size=3), cell_texts, min_size=1, max_size=6),
     st.integers(0, 2**32 - 1),

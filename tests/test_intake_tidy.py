@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assetmill.intake.tidy import tidy
@@ -28,6 +28,7 @@ def test_one_line_without_gaps(text: str, expected: str) -> None:
     assert tidy(text) == expected
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_tidying_twice_changes_nothing(text: str) -> None:
     """A tidy text is tidy."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assetmill.intake.wildcards import WildcardError, WordLists, read_word_lists
@@ -97,6 +97,7 @@ def test_growth_is_bounded() -> None:
     assert time.perf_counter() - started < 5
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab{}|_\\$:1 ", max_size=40))
 def test_any_text_expands_or_is_refused(text: str) -> None:
     """Whatever stands in a cell, drawing ends, and twice gives the same."""

@@ -9,14 +9,15 @@ draw the same in the positive prompt, in the rank text and in another template, 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 
-from assetmill.intake.chance import Choices, chance_key
+from assetmill.intake.chance import Choices, chance_key, following_key
 from assetmill.records import Problem
 
 MAX_DRAWS = 1_000
@@ -25,6 +26,7 @@ MAX_DRAWS = 1_000
 MAX_DEPTH = 16
 _NAME = r"[^\W_](?:[\w/-]*?[^\W_])?"
 _TOKEN = re.compile(rf"\\(?:__|[{{}}|])|__({_NAME})__|[{{}}|]")
+_SIMPLE = re.compile(rf"(__{_NAME}__|\{{[^{{}}]*\}})")
 _REFERENCE = re.compile(rf"(?<!\\)__({_NAME})__")
 _WEIGHT = re.compile(r"\s*(\d+(?:\.\d+)?)::")
 _COUNT = re.compile(r"\s*(\d{1,3})(?:-(\d{1,3}))?\$\$(?:([^$]*)\$\$)?")
@@ -71,7 +73,7 @@ class _Draws:
     """Gives each draw of one text its own key; the same source gets the same keys in another text."""
 
     def __init__(self, base: tuple[object, ...]) -> None:
-        self.base = base
+        self.key_of_all = chance_key("wildcard", *base)
         self.seen: Counter[str] = Counter()
         self.num_draws = 0
 
@@ -80,7 +82,7 @@ class _Draws:
         if self.num_draws > MAX_DRAWS:
             raise WildcardError(f"more than {MAX_DRAWS} draws for one text", "let lists not name one another twice")
         self.seen[source] += 1
-        return chance_key("wildcard", *self.base, source, self.seen[source])
+        return following_key(self.key_of_all, source, self.seen[source])
 
 
 def has_wildcards(text: str) -> bool:
@@ -122,9 +124,9 @@ class WordLists:
     def _expand(self, text: str, draws: _Draws, depth: int) -> str:
         if depth > MAX_DEPTH:
             raise WildcardError("word lists are nested too deep", f"nest at most {MAX_DEPTH} of them")
-        return self._join(_parse(text), draws, depth) if has_wildcards(text) else text
+        return self._join(_split(text), draws, depth) if has_wildcards(text) else text
 
-    def _join(self, parts: tuple[_Part, ...], draws: _Draws, depth: int) -> str:
+    def _join(self, parts: Iterable[_Part], draws: _Draws, depth: int) -> str:
         return "".join(part if isinstance(part, str) else self._draw(part, draws, depth) for part in parts)
 
     def _draw(self, part: _Reference | _Variant, draws: _Draws, depth: int) -> str:
@@ -147,6 +149,14 @@ class WordLists:
         if found is None:
             raise WildcardError(*self.explain_missing(name))
         return found
+
+
+def _split(text: str) -> Iterable[_Part]:
+    """The parts of a text. Texts differ by asset, their lists and variants rarely do: those are parsed once."""
+    pieces = _SIMPLE.split(text)
+    if "\\" in text or any("{" in piece or "}" in piece for piece in pieces[::2]):
+        return _parse(text)
+    return itertools.chain.from_iterable(_parse(piece) if i % 2 else (piece,) for i, piece in enumerate(pieces))
 
 
 @lru_cache(maxsize=1024)

@@ -19,7 +19,7 @@ from assetmill.deliver.lettering import INK, Lettering
 from assetmill.deliver.picture import PictureError, decode, encode_png
 
 if TYPE_CHECKING:
-    from PIL import Image, ImageDraw
+    from PIL import Image
 
 ROWS_PER_PAGE = 60
 """Cards on one page by default; image viewers grow slow beyond."""
@@ -147,7 +147,7 @@ class _Card:
 
 
 def _draw_page(rows: Sequence[ContactRow], title: str, facts: str, edge: int) -> np.ndarray:
-    from PIL import Image, ImageDraw
+    from PIL import Image
 
     letters = Lettering()
     per_line = max(1, min(_PER_LINE, max((len(row.pictures) for row in rows), default=1)))
@@ -161,29 +161,28 @@ def _draw_page(rows: Sequence[ContactRow], title: str, facts: str, edge: int) ->
     header = 112
     height = header + sum(heights) + _GAP * max(len(heights) - 1, 0) + _MARGIN
     page = Image.new("RGB", (width, max(height, header + 60)), _PAPER)
-    draw = ImageDraw.Draw(page)
 
     room = width - 2 * _MARGIN
-    letters.draw(draw, (_MARGIN, 30), letters.cut(title, 28, room - 210, weight=0.6), 28, INK, weight=0.6)
-    letters.draw(draw, (_MARGIN, 70), letters.cut(facts, 14, room), 14, _FAINT)
-    _draw_legend(page, draw, letters, width - _MARGIN)
+    letters.draw(page, (_MARGIN, 30), letters.cut(title, 28, room - 210, weight=0.6), 28, INK, weight=0.6)
+    letters.draw(page, (_MARGIN, 70), letters.cut(facts, 14, room), 14, _FAINT)
+    _draw_legend(page, letters, width - _MARGIN)
     if not rows:
-        letters.draw(draw, (_MARGIN, header), "Nothing to show.", 16, _FAINT)
+        letters.draw(page, (_MARGIN, header), "Nothing to show.", 16, _FAINT)
 
     top = header
     for line, line_height in zip(lines, heights, strict=True):
         for column, card in enumerate(line):
             left = _MARGIN + column * (card_width + _GAP)
-            _draw_card(page, draw, letters, card, (left, top, card_width, line_height), edge, per_line)
+            _draw_card(page, letters, card, (left, top, card_width, line_height), edge, per_line)
         top += line_height + _GAP
     return np.asarray(page)
 
 
-def _draw_legend(page: Image.Image, draw: ImageDraw.ImageDraw, letters: Lettering, right: int) -> None:
+def _draw_legend(page: Image.Image, letters: Lettering, right: int) -> None:
     text = "chosen, by rank"
     left = right - letters.width(text, 13)
-    letters.draw(draw, (left, 38), text, 13, _FAINT)
-    _paste_badge(page, draw, letters, (left - 20, 46), 1)
+    letters.draw(page, (left, 38), text, 13, _FAINT)
+    _paste_badge(page, letters, (left - 20, 46), 1)
 
 
 def _measure_card(row: ContactRow, letters: Lettering, edge: int, per_line: int) -> _Card:
@@ -212,7 +211,6 @@ def _caption(row: ContactRow, i: int) -> str:
 
 def _draw_card(
     page: Image.Image,
-    draw: ImageDraw.ImageDraw,
     letters: Lettering,
     card: _Card,
     box: tuple[int, int, int, int],
@@ -230,7 +228,7 @@ def _draw_card(
         (card.note, 12, 17, _WARN, 0.2),
     ):
         for text in lines:
-            letters.draw(draw, (x, y), text, size, colour, weight=weight)
+            letters.draw(page, (x, y), text, size, colour, weight=weight)
             y += step
         y += 3 if lines else 0
 
@@ -240,24 +238,24 @@ def _draw_card(
         x = left + _PAD + _LABEL_WIDTH + column * (edge + _BETWEEN) + _BETWEEN // 2
         y = top + _PAD + line * (edge + card.caption_height + 10)
         pale = i in card.row.rejected
-        _draw_picture(page, draw, letters, data, (x, y), edge, pale)
+        _draw_picture(page, letters, data, (x, y), edge, pale)
         if i in ranks:
             _paste_frame(page, (x, y), edge)
-            _paste_badge(page, draw, letters, (x + 2, y + 2), ranks[i])
-        _draw_caption(draw, letters, card.captions[i], (x, y + edge + 8), i in ranks, pale)
+            _paste_badge(page, letters, (x + 2, y + 2), ranks[i])
+        _draw_caption(page, letters, card.captions[i], (x, y + edge + 8), i in ranks, pale)
 
 
 def _draw_caption(
-    draw: ImageDraw.ImageDraw, letters: Lettering, lines: Sequence[str], at: tuple[int, int], chosen: bool, pale: bool
+    page: Image.Image, letters: Lettering, lines: Sequence[str], at: tuple[int, int], chosen: bool, pale: bool
 ) -> None:
     x, y = at
     for number, text in enumerate(lines):
         if number == 0:
             colour = _ACCENT if chosen else _WARN if pale else INK
-            letters.draw(draw, (x, y), text, 13, colour, weight=0.35)
+            letters.draw(page, (x, y), text, 13, colour, weight=0.35)
             y += _BIG_LINE
         else:
-            letters.draw(draw, (x, y), text, 11, _FAINT)
+            letters.draw(page, (x, y), text, 11, _FAINT)
             y += _SMALL_LINE
 
 
@@ -282,7 +280,6 @@ def fit(picture: np.ndarray, edge: int) -> np.ndarray:
 
 def _draw_picture(
     page: Image.Image,
-    draw: ImageDraw.ImageDraw,
     letters: Lettering,
     data: bytes | np.ndarray | None,
     at: tuple[int, int],
@@ -297,7 +294,7 @@ def _draw_picture(
     if picture is None:
         page.paste(_HATCH, (x, y), mask)
         text = "no picture" if data is None else "unreadable"
-        letters.draw(draw, (x + (edge - letters.width(text, 12)) // 2, y + edge // 2 - 8), text, 12, _FAINT)
+        letters.draw(page, (x + (edge - letters.width(text, 12)) // 2, y + edge // 2 - 8), text, 12, _FAINT)
         return
     shown = fit(picture, edge)
     height, width = shown.shape[:2]
@@ -372,13 +369,11 @@ def _paste_frame(page: Image.Image, at: tuple[int, int], edge: int) -> None:
     page.paste(_ACCENT, (at[0] - shift, at[1] - shift), _ring(edge, thickness, distance, 5))
 
 
-def _paste_badge(
-    page: Image.Image, draw: ImageDraw.ImageDraw, letters: Lettering, centre: tuple[int, int], rank: int
-) -> None:
+def _paste_badge(page: Image.Image, letters: Lettering, centre: tuple[int, int], rank: int) -> None:
     """A numbered disc around `centre`."""
     text = str(rank)
     width = max(22, letters.width(text, 13, weight=0.5) + 12)
     x, y = centre[0] - width // 2, centre[1] - 11
     page.paste(_CARD, (x - 2, y - 2), _rounded(width + 4, 26, 13))
     page.paste(_ACCENT, (x, y), _rounded(width, 22, 11))
-    letters.draw_centred(draw, centre, text, 13, (255, 255, 255), weight=0.5)
+    letters.draw_centred(page, centre, text, 13, (255, 255, 255), weight=0.5)

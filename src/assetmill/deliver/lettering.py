@@ -10,11 +10,12 @@ import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
 from importlib.util import find_spec
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from PIL import ImageDraw, ImageFont
+    from PIL import Image, ImageFont
 
 Colour = tuple[int, int, int]
 
@@ -38,6 +39,8 @@ _SYSTEM_FONTS = (
     "Symbola.ttf",
 )
 _LONGEST = 2000
+_FINE = 4
+"""How much larger than needed letters are drawn."""
 
 
 class Lettering:
@@ -48,12 +51,12 @@ class Lettering:
 
     def width(self, text: str, size: int, *, weight: float = 0.0) -> int:
         """Width of a line, rounded up."""
-        length = sum(font.getlength(run) for font, run in _runs(clean(text), size))
-        return int(length + 2 * weight + 0.999)
+        length = sum(font.getlength(run) for font, run in _runs(clean(text), size * _FINE))
+        return ceil(length / _FINE + 2 * weight)
 
     def draw(
         self,
-        draw: ImageDraw.ImageDraw,
+        page: Image.Image,
         at: tuple[int, int],
         text: str,
         size: int,
@@ -62,14 +65,12 @@ class Lettering:
         weight: float = 0.0,
     ) -> None:
         """Draws a line with its upper left corner at `at`; lines of one size share a base line in all fonts."""
-        x, y = float(at[0]), at[1] + round(size * 0.95)
-        for font, run in _runs(clean(text), size):
-            draw.text((x, y), run, font=font, fill=colour, anchor="ls", stroke_width=weight, stroke_fill=colour)
-            x += font.getlength(run)
+        base = at[1] + round(size * 0.95)
+        self._paste(page, (at[0], base), clean(text), size, colour, weight)
 
     def draw_centred(
         self,
-        draw: ImageDraw.ImageDraw,
+        page: Image.Image,
         centre: tuple[int, int],
         text: str,
         size: int,
@@ -77,11 +78,29 @@ class Lettering:
         *,
         weight: float = 0.0,
     ) -> None:
-        """Draws a short line (a number) around `centre`, by its ink."""
-        for font, run in _runs(clean(text), size):
-            box = font.getbbox(run, anchor="ls")
-            at = (centre[0] - (box[0] + box[2]) / 2, centre[1] - (box[1] + box[3]) / 2)
-            draw.text(at, run, font=font, fill=colour, anchor="ls", stroke_width=weight, stroke_fill=colour)
+        """Draws a number (one font, no descenders) around `centre`, by its ink."""
+        font = _font(0, size * _FINE)
+        left, top, right, bottom = (edge / _FINE for edge in font.getbbox(text, anchor="ls"))
+        at = (centre[0] - (left + right) / 2, centre[1] - (top + bottom) / 2)
+        self._paste(page, at, text, size, colour, weight)
+
+    def _paste(
+        self, page: Image.Image, at: tuple[float, float], text: str, size: int, colour: Colour, weight: float
+    ) -> None:
+        """Draws from a base line's start: large, then averaged down, so that letters stand where they belong
+        between pixels too (Pillow moves each to a whole one, which makes small text uneven)."""
+        from PIL import Image, ImageDraw
+
+        above, below, side = 2 * size, size, 2
+        width = self.width(text, size, weight=weight) + 2 * side + 1
+        mask = Image.new("L", (width * _FINE, (above + below) * _FINE), 0)
+        draw = ImageDraw.Draw(mask)
+        x0, y0 = int(at[0]), int(at[1])
+        x, y = (side + at[0] - x0) * _FINE, (above + at[1] - y0) * _FINE
+        for font, run in _runs(text, size * _FINE):
+            draw.text((x, y), run, font=font, fill=255, anchor="ls", stroke_width=weight * _FINE, stroke_fill=255)
+            x += font.getlength(run)
+        page.paste(colour, (x0 - side, y0 - above), mask.reduce(_FINE))
 
     def cut(self, text: str, size: int, width: int, *, weight: float = 0.0) -> str:
         """The text, or as much of its beginning as fits into `width` with an ellipsis."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,7 @@ class Run:
     stop: threading.Event = field(default_factory=threading.Event)
     reason: str = ""
     totals: RunTotals = field(default_factory=RunTotals)
+    lock_lost: threading.Event | None = None
 
     def worker(self, engines: Engines, progress: Progress | None = None) -> ChunkWorker:
         base = self.job.base
@@ -289,18 +291,40 @@ def _write_snapshot(job: Job, run_id: str, chunks: Sequence[Chunk]) -> None:
     write_json(job.store, job.config.name, run_id, "plan.json", {"schema": 1, "chunks": listed})
 
 
-def feed_chunks(run: Run, lock_lost: threading.Event | None = None) -> Iterator[Chunk]:
-    """The run's chunks in order, until it is told to stop, the lock is lost, or a budget is reached."""
-    attempts = Attempts(run.job.store, run.job.config.name)
-    for chunk in run.chunks:
-        if lock_lost is not None and lock_lost.is_set():
+@contextmanager
+def begin_run(
+    job: Job, *, plan_file: bytes | None = None, plan_name: str = "", make_nothing: bool = False
+) -> Iterator[Run]:
+    """Holds the lock of the job's config, plans under it, and gives the run. Raises AlreadyRunning, InputError."""
+    with hold_lock(job.store, job.config.name, owner={"config": str(job.path)}) as lock:
+        job.refresh()
+        plan = plan_job(job)
+        if plan_file is not None:
+            check_pins(plan, plan_file, plan_name)
+        run = Run(new_run_id(), job, plan, ()) if make_nothing else start_run(job, plan)
+        run.lock_lost = lock.lost
+        yield run
+
+
+def admit_chunk(run: Run, chunk: Chunk) -> bool:
+    """Whether a chunk may begin: not when the run was told to stop, lost its lock or used up a budget."""
+    if not run.reason:
+        if run.lock_lost is not None and run.lock_lost.is_set():
             run.reason = "the lock was taken over by another run"
-        elif not run.reason:
+        else:
             run.reason = run.totals.over_budget(run.job.config.run.budget, run.stages)
-        if run.reason or run.stop.is_set():
+    if run.reason or run.stop.is_set():
+        return False
+    Attempts(run.job.store, run.job.config.name).note(chunk.key, run.id)
+    run.totals.opened(chunk)
+    return True
+
+
+def feed_chunks(run: Run) -> Iterator[Chunk]:
+    """The run's chunks in order, as long as they are admitted."""
+    for chunk in run.chunks:
+        if not admit_chunk(run, chunk):
             return
-        attempts.note(chunk.key, run.id)
-        run.totals.opened(chunk)
         yield chunk
 
 
@@ -340,12 +364,7 @@ def run_job(
     Raises InputError, AlreadyRunning, BreakerTripped, EngineError, StoreUnavailable.
     """
     progress = progress or Silence()
-    with hold_lock(job.store, job.config.name, owner={"config": str(job.path)}) as lock:
-        job.refresh()
-        plan = plan_job(job)
-        if plan_file is not None:
-            check_pins(plan, plan_file, plan_name)
-        run = start_run(job, plan)
+    with begin_run(job, plan_file=plan_file, plan_name=plan_name) as run:
         if on_run is not None:
             on_run(run)
         if run.chunks:
@@ -354,7 +373,7 @@ def run_job(
             worker = run.worker(engines, progress)
             announce(run, progress)
             try:
-                for result in worker.process(feed_chunks(run, lock.lost)):
+                for result in worker.process(feed_chunks(run)):
                     note_result(run, result)
             finally:
                 worker.close()
@@ -374,17 +393,20 @@ def announce(run: Run, progress: Progress) -> None:
 
 
 def make_one_chunk(run: Run, worker: ChunkWorker, number: int) -> ChunkResult | None:
-    """Makes chunk `number` of a run: what a task of an orchestrator does. None when the run was told to stop."""
-    results = list(worker.process([run.chunks[number]]))
-    return results[0] if results else None
+    """Makes chunk `number` of a run: what a task of an orchestrator does. None when it was not admitted."""
+    chunk = run.chunks[number]
+    if not admit_chunk(run, chunk):
+        return None
+    for result in worker.process([chunk]):
+        note_result(run, result)
+        return result
+    return None
 
 
 def publish_job(job: Job) -> dict[str, Any]:
     """Publishes what earlier runs chose, and makes nothing. Gives a report."""
-    with hold_lock(job.store, job.config.name, owner={"config": str(job.path)}):
-        job.refresh()
-        plan = plan_job(job)
-        return finish_run(Run(new_run_id(), job, plan, ()))
+    with begin_run(job, make_nothing=True) as run:
+        return finish_run(run)
 
 
 def check_job(job: Job) -> dict[str, Any]:

@@ -149,8 +149,10 @@ def make_plan(
     """Compares assets with the store. Assets that cannot be rendered become bad rows.
 
     A `subset` (`--only`, `--limit`) removes nothing, nor is an asset removed whose row is bad: `skipped_ids` are the
-    folded ids that bad rows may belong to, `published_ids` gives the ids of published assets by key. Raises InputError when more than `max_bad_rows` of the rows are
-    bad, or when more of the catalog would be retired or changed than the config allows (unless forced).
+    folded ids that bad rows may belong to, `published_ids` gives the ids of published assets by key.
+
+    Raises InputError when more than `max_bad_rows` of the rows are bad, or when more of the catalog would be retired
+    or changed than the config allows (unless forced).
     """
     plans: list[AssetPlan] = []
     bad = list(bad_rows)

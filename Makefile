@@ -1,0 +1,62 @@
+# `make demo`, then `make test`: the two commands of the README. Everything else is for developers.
+# All targets install what they need into .venv, once.
+
+SHELL := /bin/bash
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+# One torch thread a process: with two beside other work a step can take ten times as long.
+export OMP_NUM_THREADS ?= 1
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: help demo test lint types check bench kills scale lock schema starter-docs clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "needs Python 3.11 or newer: set PYTHON=..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --compile-bytecode -r requirements.lock
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	touch $@
+
+demo: $(VENV)/.installed  ## make the game assets of configs/game-assets.yaml through the Prefect flow
+	$(BIN)/python flows/produce.py configs/game-assets.yaml
+
+test: $(VENV)/.installed  ## run every test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed  ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed  ## types
+	$(BIN)/mypy
+
+check: lint types test  ## all three
+
+bench: $(VENV)/.installed  ## measure this machine, into docs/performance.md
+	$(BIN)/python benchmarks/pipeline.py
+
+scale: $(VENV)/.installed  ## plan 100,000 rows x 8 over a filled folder and a filled bucket
+	$(BIN)/python benchmarks/plan.py
+
+kills: $(VENV)/.installed  ## 200 kills of a running production
+	ASSETMILL_KILLS=200 $(BIN)/python -m pytest tests/test_kills.py
+
+lock:  ## resolve requirements.lock anew
+	uv pip compile -q pyproject.toml --extra test --python-version 3.11 --universal --no-header --no-annotate -o requirements.lock
+
+schema: $(VENV)/.installed  ## the JSON Schema of a config
+	$(BIN)/assetmill schema > docs/config.schema.json
+
+starter-docs: $(VENV)/.installed  ## pictures and figures of the starter models
+	$(BIN)/python -m assetmill.starter.showcase
+
+clean:  ## remove what runs and tests made
+	rm -rf out .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -13,7 +13,9 @@ from assetmill.records import InputError, asset_key, request_from_json
 from assetmill.storage.catalog import Catalog, CatalogDiff, CatalogHeld, open_catalog
 from assetmill.storage.entries import CatalogEntry
 from assetmill.storage.folder import FolderStore
-from assetmill.storage.store import CorruptObject, put_blob
+from assetmill.storage.store import CorruptObject, Store, open_store, put_blob
+from fixtures_s3 import make_bucket
+from servers.ceph_gateway import Endpoint
 from storage_samples import Died, damage, entry, sha
 
 
@@ -22,7 +24,7 @@ def store(tmp_path: Path) -> FolderStore:
     return FolderStore(tmp_path / "store", sync=False)
 
 
-def catalog_of(store: FolderStore, **options: int) -> Catalog:
+def catalog_of(store: Store, **options: int) -> Catalog:
     return Catalog(store, "c", **{"shard_rows": 8, **options})
 
 
@@ -30,7 +32,7 @@ def content(catalog: Catalog, version: int | None = None) -> dict[tuple[str, int
     return {(e.asset_id, e.rank): e for e in catalog.iter_entries(version)}
 
 
-def published(store: FolderStore, asset_id: str) -> CatalogEntry:
+def published(store: Store, asset_id: str) -> CatalogEntry:
     """An entry whose pictures are really there."""
     blob = put_blob(store, b"candidate of " + asset_id.encode(), "png", "image/png")
     master = put_blob(store, b"master of " + asset_id.encode(), "webp", "image/webp")
@@ -186,6 +188,30 @@ def test_death_at_any_store_call(tmp_path: Path, act: str, after: bool, monkeypa
         assert json.loads(store.get("catalogs/c/latest.json"))["version"] == catalog.latest()
         assert bool(catalog.held()) == (act == "rollback")
     pytest.fail("the command never ran to its end")
+
+
+def test_a_catalog_in_a_bucket(moto_endpoint: Endpoint) -> None:
+    """Publishing, racing, rolling back and verifying work in a bucket as in a folder."""
+    config = make_bucket(moto_endpoint)
+    store = open_store(config, config.url)
+    catalog = catalog_of(store, threads=4)
+    catalog.commit([published(store, f"a{n}") for n in range(10)], run="r1")
+    entries = [[published(store, f"b{n}")] for n in range(6)]
+    threads = [
+        threading.Thread(target=catalog_of(store).commit, args=(some,), kwargs={"run": "r2"}) for some in entries
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert catalog.latest() == 7
+    assert len(content(catalog)) == 16
+    assert catalog.rollback(1) == 8
+    assert catalog.held()
+    found = catalog.verify()
+    assert (found.objects, found.passed) == (30, True)
+    store.delete(catalog.show("a0")[0].object_key)
+    assert catalog.verify().missing == [catalog.show("a0")[0].object_key]
 
 
 def test_rollback_holds_until_released(store: FolderStore) -> None:

@@ -20,7 +20,9 @@ from assetmill.storage import spill as spill_module
 from assetmill.storage.folder import FolderStore
 from assetmill.storage.index import CUT, OK, POISON, REJECTED, TRANSIENT, Index, open_index, write_segment
 from assetmill.storage.segments import read_segment
-from assetmill.storage.store import CorruptObject
+from assetmill.storage.store import CorruptObject, open_store
+from fixtures_s3 import make_bucket
+from servers.ceph_gateway import Endpoint
 from storage_samples import (
     Died,
     candidate,
@@ -186,13 +188,19 @@ def test_two_assets_may_share_a_request(store: FolderStore) -> None:
     """Equal prompts and seeds are one request: what it gave belongs to both assets."""
     one, two = requested("one", 0, "same"), requested("two", 0, "same")
     assert one.key == two.key
-    write(store, one, two, candidate(one.key), gate(one.key))
+    chosen = [variant("one", one.key), variant("two", two.key)]
+    assert chosen[0].key == chosen[1].key
+    write(store, one, two, candidate(one.key), gate(one.key), *chosen, gate(chosen[0].key, stage="variant"))
     write(store, requested("three", 0, "same"), outcome("three"))
     for index in both(store):
         assert status_of(index, one.key) == OK
         histories = index.history(["one", "two", "three"])
         assert histories["one"].candidates == histories["two"].candidates == {one.key: candidate(one.key)}
         assert index.find([one.key])[one.key].candidates == {one.key: candidate(one.key)}
+        for record in chosen:
+            history = histories[record.asset_id]
+            assert history.variants == {record.key: record}
+            assert [g.stage for g in history.gates] == ["candidate", "variant"]
 
 
 facts = st.lists(
@@ -241,6 +249,21 @@ def test_compactions_change_nothing(
 
 
 # --- compaction ---
+
+
+def test_an_index_in_a_bucket(moto_endpoint: Endpoint) -> None:
+    """Segments, compaction and tail work in a bucket as in a folder."""
+    config = make_bucket(moto_endpoint)
+    store = open_store(config, config.url)
+    for n in range(3):
+        write_segment(store, "c", f"chunk-{n}", 0, finished(f"asset-{n}"))
+    assert Index(store, "c", shard_rows=4).compact(1) == 1
+    write_segment(store, "c", "chunk-3", 0, finished("asset-3"))
+    index = open_index(store, "c")
+    assert (index.version, index.num_tail, index.problems) == (1, 1, [])
+    assert len(index.statuses()) == 8
+    assert set(index.outcomes()) == {asset_key(f"asset-{n}") for n in range(4)}
+    assert len(index.history(["asset-1"])["asset-1"].candidates) == 2
 
 
 def test_compaction_takes_each_segment_once(store: FolderStore) -> None:

@@ -134,16 +134,16 @@ def facts_of(segment: Segment) -> Iterator[Fact]:
             asset_keys[asset_id] = asset_key(asset_id)
         return asset_keys[asset_id]
 
-    # Two assets may share a request (equal prompts, equal seeds): what it gave goes to both.
+    # Two assets may share a request (equal prompts, equal seeds), and so a variant: what is said of it goes to both.
     requests: dict[str, list[str]] = {}
-    variants: dict[str, str] = {}
-    blobs: dict[str, str] = {}
+    variants: dict[str, list[str]] = {}
+    masters: dict[str, str] = {}
     for _, data in read:
         if data["record"] == "request":
             requests.setdefault(data["key"], []).append(key_of(data["asset_id"]))
         elif data["record"] == "variant":
-            variants[data["key"]] = key_of(data["asset_id"])
-            blobs[data["master"]] = data["key"]
+            variants.setdefault(data["key"], []).append(key_of(data["asset_id"]))
+            masters[data["master"]] = data["key"]
     for line, data in read:
         name, subject = data["record"], _subject(data)
         signal = ""
@@ -152,12 +152,13 @@ def facts_of(segment: Segment) -> Iterator[Fact]:
             yield Fact(home, "outcome", home, "outcome", "", line)
             continue
         if name == "variant":
-            yield Fact(variants[subject], "variant", subject, "variant", "", line)
+            yield Fact(key_of(data["asset_id"]), "variant", subject, "variant", "", line)
             continue
         if name == "gate" and subject not in requests:
-            variant = subject if subject in variants else blobs.get(subject, "")
-            if variant in variants:
-                yield Fact(variants[variant], "variant", variant, slot_of(data), "", line)
+            variant = subject if subject in variants else masters.get(subject, "")
+            if variant:
+                for home in variants[variant]:
+                    yield Fact(home, "variant", variant, slot_of(data), "", line)
                 continue
         if subject not in requests:
             raise RecordError(

@@ -366,7 +366,7 @@ def _code(error: Any) -> str:
 def _response(error: Any) -> dict[str, Any]:
     from botocore.exceptions import ClientError
 
-    return error.response if isinstance(error, ClientError) else {}
+    return dict(error.response) if isinstance(error, ClientError) else {}
 
 
 def _bare(etag: str) -> str:

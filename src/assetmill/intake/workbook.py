@@ -43,8 +43,9 @@ def read_xlsx(config: SheetConfig, archive: Archive) -> Table:
     )
     parts = {name: archive.read(name) for name in ("_rels/.rels", "xl/workbook.xml", "xl/_rels/workbook.xml.rels")}
     shared = {kind: paths[link] for link, kind in kinds.items() if kind in ("sharedStrings", "styles")}
-    parts |= {path: archive.read(path) for path in shared.values() if path in archive}
-    styles, texts = (parts.get(shared.get(kind, ""), b"") for kind in ("styles", "sharedStrings"))
+    # under the names that calamine expects, whatever the workbook calls them
+    parts |= {f"xl/{kind}.xml": archive.read(path) for kind, path in shared.items() if path in archive}
+    styles, texts = (parts.get(f"xl/{kind}.xml", b"") for kind in ("styles", "sharedStrings"))
     parts[sheets[sheet]] = xml = archive.read(sheets[sheet])
     padding = _padded_styles(styles, file) if styles else {}
     scan = scan_worksheet(config, xml, sheets[sheet], file, sheet, padding)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -98,6 +98,7 @@ def test_empty_batch_gives_no_verdicts() -> None:
     assert check_candidates(np.zeros((0, 16, 24, 3), np.uint8), np.zeros(0, bool), SIZE, CONFIG) == []
 
 
+@settings(deadline=None)
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3, 4]))))
 def test_light_is_that_of_the_definition(picture: np.ndarray) -> None:
     """Peak and deviation agree with numpy's on any picture, alpha left out."""

@@ -162,7 +162,7 @@ ways = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=150, deadline=None)
 @given(candidates, ways)
 def test_order_of_input_never_matters(drawn: tuple, way: dict) -> None:
     """Permuting the candidates changes neither the chosen keys, nor their order, nor any reason."""
@@ -176,7 +176,7 @@ def test_order_of_input_never_matters(drawn: tuple, way: dict) -> None:
     assert {names[i]: why for i, why in one.dropped.items()} == {mixed[i]: why for i, why in other.dropped.items()}
 
 
-@settings(max_examples=300)
+@settings(max_examples=150, deadline=None)
 @given(candidates, ways)
 def test_every_candidate_is_chosen_or_has_a_reason(drawn: tuple, way: dict) -> None:
     """Chosen and dropped part the candidates; what is chosen has a finite score, no twin, and is at most `keep`."""

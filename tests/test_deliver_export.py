@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assetmill.deliver.export import MANIFEST, escape_formula, export_catalog, make_names
@@ -253,6 +253,7 @@ def test_nasty_ids_stay_in_the_folder(objects: Objects, tmp_path: Path) -> None:
     assert "CON.png" not in pictures(folder)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=12), st.integers(1, 3)), unique=True, max_size=12), st.randoms())
 def test_names_are_distinct_and_independent_of_order(pairs: list[tuple[str, int]], random: Any) -> None:
     """Whatever ids there are, no two files share a name on any file system, and the order changes none."""

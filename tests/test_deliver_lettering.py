@@ -21,6 +21,7 @@ def test_wrapped_lines_fit(text: str, width: int, num_lines: int) -> None:
     assert all(letters.width(line, 11) <= width for line in lines)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_wrapping_in_much_room_keeps_the_text(text: str) -> None:
     """Where there is room nothing is lost but white space and what cannot be drawn."""

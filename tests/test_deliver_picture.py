@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageCms
@@ -42,12 +42,14 @@ def saved(image: Image.Image, format: str, **options: object) -> bytes:
 small = hnp.arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12), st.sampled_from([3, 4])))
 
 
+@settings(deadline=None)
 @given(small, st.sampled_from(["png", "webp"]))
 def test_lossless_both_ways(pixels: np.ndarray, format: str) -> None:
     """What is encoded comes back pixel for pixel, colours under transparency included."""
     assert np.array_equal(decode(encode(pixels, format), alpha=pixels.shape[2] == 4), pixels)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60), st.sampled_from(["png", "webp"]))
 def test_any_text_comes_back(text: str, format: str) -> None:
     """Any text a spreadsheet can hold survives in the file, save what no text chunk can hold."""
@@ -140,8 +142,8 @@ def test_limit_of_the_caller_counts() -> None:
 
 
 def test_text_bombs_are_errors() -> None:
-    """A compressed text chunk that unpacks to a hundred megabytes is refused."""
-    packed = b"zTXtbomb\0\0" + zlib.compress(b"x" * 100_000_000)
+    """A compressed text chunk that unpacks to twenty megabytes is refused."""
+    packed = b"zTXtbomb\0\0" + zlib.compress(b"x" * 20_000_000)
     chunk = struct.pack(">I", len(packed) - 4) + packed + struct.pack(">I", zlib.crc32(packed))
     png = encode_png(photo())
     with pytest.raises(PictureError, match="damaged"):
@@ -184,6 +186,7 @@ def test_truncated_files_are_clear_errors(format: str) -> None:
             assert np.array_equal(got, whole)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40), st.integers(0, 400), st.sampled_from(["PNG", "JPEG", "WEBP"]))
 def test_damaged_files_never_crash(junk: bytes, at: int, format: str) -> None:
     """Whatever bytes are overwritten, a file decodes or raises PictureError."""

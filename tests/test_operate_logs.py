@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assetmill.operate.logs import HIDDEN, Redactor, name_run, set_up_logging
@@ -272,6 +272,7 @@ def test_values_told_later_are_hidden() -> None:
     assert redactor.redact("got of two lines, fresh-credential") == f"got {HIDDEN}, {HIDDEN}"
 
 
+@settings(deadline=None)
 @given(
     st.text(min_size=8, max_size=30).filter(lambda t: len(t.strip()) >= 8), st.text(max_size=20), st.text(max_size=20)
 )
@@ -294,6 +295,7 @@ def test_redacting_takes_time_in_proportion(piece: str) -> None:
     assert time.process_time() - start < 2
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_redacting_never_fails(text: str) -> None:
     """Any text can be logged."""

@@ -38,9 +38,9 @@ def as_csv(rows: list[list[str]], delimiter: str = ",", newline: str = "\r\n") -
 
 
 def timed_problem(data: bytes, **settings_: Any) -> Problem:
-    start = time.perf_counter()
+    start = time.process_time()
     problems = problems_of(data, **settings_)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert len(problems) == 1
     return problems[0]
 

@@ -68,10 +68,10 @@ def test_colliding_rows_are_all_skipped() -> None:
 
 def test_fifty_thousand_rows_of_one_id_are_told_in_time() -> None:
     """Naming collisions takes no time that grows with their square."""
-    start = time.perf_counter()
+    start = time.process_time()
     problems = problems_of("id,a\n" + "x,1\n" * 50_000)
     assert "and 49994 more" in problems[0].message
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize("character", ["\0", "\x1b", "\u202e", "\u200b", "\ufeff", "\u2028"])

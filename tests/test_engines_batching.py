@@ -48,6 +48,7 @@ def test_every_request_once(count: int, batch: int, above: int | None, bad: set[
     """Whatever the batch size, the memory and the poison items, each request gives its picture or a reason, once."""
     requests = make_requests(count)
     bad = {b for b in bad if b < count}
+
     class Picky(SimulatedGenerator):
         def generate(self, batch: Any, **options: Any) -> Any:
             if any(request.seed in bad for request in batch):

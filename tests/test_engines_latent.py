@@ -10,20 +10,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_models import write_tiny_sd, write_tiny_sdxl
 
 from assetmill.config import ModelConfig
+from assetmill.engines import facts
 from assetmill.engines.latent import LatentGenerator
 from assetmill.engines.protocols import EngineError, OutOfMemory, Step
 from assetmill.engines.registry import load_generator, resolve_model
 from assetmill.records import Request
+from tiny_models import write_tiny_sd, write_tiny_sdxl
 
-SCHEDULERS = (
-    "DDIMScheduler", "DDPMScheduler", "DEISMultistepScheduler", "DPMSolverMultistepScheduler",
-    "DPMSolverSinglestepScheduler", "EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler",
-    "HeunDiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "KDPM2DiscreteScheduler", "LCMScheduler",
-    "LMSDiscreteScheduler", "PNDMScheduler", "TCDScheduler", "UniPCMultistepScheduler",
-)  # fmt: skip
+pytestmark = pytest.mark.filterwarnings(
+    # diffusers' schedulers hand tensors to numpy in the old way
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
+    "ignore:__array_wrap__ must accept context:DeprecationWarning",
+)
+
+SCHEDULERS = facts.SCHEDULERS["diffusion"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -122,12 +124,12 @@ def test_texts_are_encoded_once(sd: LatentGenerator) -> None:
         sd._encoder.recent.max_bytes = 2**20
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
-@pytest.mark.parametrize("model", ["sd", "sdxl"])
+@pytest.mark.parametrize(
+    ("model", "scheduler"),
+    [*(("sd", name) for name in SCHEDULERS), ("sdxl", "EulerDiscreteScheduler"), ("sdxl", "UniPCMultistepScheduler")],
+)
 def test_cut_survivors_keep_their_pictures(model: str, scheduler: str, request: pytest.FixtureRequest) -> None:
     """Rows dropped mid-way are zero and say when; the others' pictures equal those of the uncut run within 1e-3."""
-    if model == "sdxl" and scheduler not in ("EulerDiscreteScheduler", "DPMSolverMultistepScheduler"):
-        pytest.skip("two schedulers suffice for the second model")
     generator = request.getfixturevalue(model)
     requests = make_requests(generator, 4, scheduler=scheduler, steps=4)
 
@@ -175,15 +177,13 @@ def test_preview_is_the_predicted_clean_picture(sd: LatentGenerator, scheduler: 
 
 
 def test_last_preview_is_the_picture(sd: LatentGenerator) -> None:
-    """After the last DDIM step the preview and the finished picture agree; earlier ones have the same shape."""
+    """The preview of the last Euler step, which ends at noise 0, is the finished picture."""
     previews = []
 
     def on_step(step: Step) -> None:
         assert (step.total, step.alive) == (3, (0, 1, 2))
         previews.append(step.preview())
 
-    # set_alpha_to_one makes DDIM end exactly on its predicted clean latents
-    sd._scheduler_config["set_alpha_to_one"] if False else None
     result = sd.generate(make_requests(sd, scheduler="EulerDiscreteScheduler"), on_step=on_step)
     assert [tuple(p.shape) for p in previews] == [(3, 3, 32, 32)] * 3
     assert float((previews[-1] - result.device_pixels).abs().max()) < 1e-3
@@ -247,7 +247,10 @@ def test_settings_that_do_not_fit(sd: LatentGenerator) -> None:
         ([replace(r, scheduler="NoSuch") for r in requests], "use one of DDIMScheduler, DDPMScheduler"),
         ([replace(r, guidance=1.0) for r in requests], "negative prompt has no effect"),
         ([replace(r, operation="inpaint") for r in requests], "cannot do inpaint"),
-        ([replace(r, options=(("eta", 1.0),), scheduler="EulerDiscreteScheduler") for r in requests], "DDIMScheduler only"),
+        (
+            [replace(r, options=(("eta", 1.0),), scheduler="EulerDiscreteScheduler") for r in requests],
+            "DDIMScheduler only",
+        ),
         ([replace(r, options=(("nonsense", 1.0),)) for r in requests], "does not take the option 'nonsense'"),
         ([requests[0], replace(requests[1], steps=5)], "must share their bucket"),
     ]

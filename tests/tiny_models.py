@@ -26,7 +26,9 @@ def write_tiny_sd(folder: Path, *, seed: int = 0, **unet: Any) -> Path:
         text_encoder=CLIPTextModel(_text_config(tokenizer)),
         tokenizer=tokenizer,
         unet=UNet2DConditionModel(**{**_unet_config(), **unet}),
-        scheduler=DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False),
+        scheduler=DDIMScheduler(
+            beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1
+        ),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -56,7 +58,7 @@ def write_tiny_sdxl(folder: Path) -> Path:
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
         unet=UNet2DConditionModel(**unet),
-        scheduler=EulerDiscreteScheduler(beta_schedule="scaled_linear"),
+        scheduler=EulerDiscreteScheduler(beta_schedule="scaled_linear", steps_offset=1),
         force_zeros_for_empty_prompt=True,
         add_watermarker=False,
     ).save_pretrained(str(folder))  # fmt: skip
@@ -89,7 +91,7 @@ def write_tiny_upscaler(file: Path, *, scale: int = 2) -> Path:
     """A compact SRVGG as spandrel reads it, with random weights."""
     import torch
     from safetensors.torch import save_file
-    from spandrel.architectures.Compact import SRVGGNetCompact
+    from spandrel.architectures.Compact.__arch.SRVGG import SRVGGNetCompact
 
     torch.manual_seed(3)
     model = SRVGGNetCompact(num_in_ch=3, num_out_ch=3, num_feat=8, num_conv=2, upscale=scale, act_type="prelu")
@@ -126,6 +128,12 @@ def _clip_tokenizer(folder: Path) -> Any:
     lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")[1 : 49152 - 256 - 2 + 1]
     merges = [tuple(line.split()) for line in lines]
     letters = list(bytes_to_unicode().values())
-    words = [*letters, *(c + "</w>" for c in letters), *("".join(m) for m in merges), "<|startoftext|>", "<|endoftext|>"]
+    words = [
+        *letters,
+        *(c + "</w>" for c in letters),
+        *("".join(m) for m in merges),
+        "<|startoftext|>",
+        "<|endoftext|>",
+    ]
     vocabulary = {word: number for number, word in enumerate(words)}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CONTEXT)

@@ -101,8 +101,8 @@ class ClipJudge:
 def prepare(pixels: torch.Tensor, config: Mapping[str, Any]) -> torch.Tensor:
     """Floats (N, 3, H, W) in [0, 1] as a model of open_clip reads them: resized, cropped and normalised.
 
-    `config` is the model's `preprocess_cfg`. It equals open_clip's own transform up to one grey level,
-    which is what Pillow's and torch's antialiased resizing differ by.
+    `config` is the model's `preprocess_cfg`. Equals open_clip's own transform up to a grey level, by which Pillow's and
+    torch's antialiased resizing differ.
     """
     import torch
     from torchvision.transforms import InterpolationMode
@@ -130,8 +130,11 @@ def prepare(pixels: torch.Tensor, config: Mapping[str, Any]) -> torch.Tensor:
     else:
         raise EngineError(f"the judge wants resize mode {resize_mode!r}; squash, shortest and longest are known")
     if target != tuple(pixels.shape[2:]):
-        pixels = F.resize(pixels, list(target), interpolation=mode, antialias=True).clamp(0, 1)
-        pixels = pixels.mul(255).round().div(255)  # Pillow, which models were trained with, gives 8 bits here
+        # Pillow, which models were trained with, resizes rows and then columns, and rounds to 8 bits after each
+        for part in ((pixels.shape[2], target[1]), target):
+            if part != tuple(pixels.shape[2:]):
+                pixels = F.resize(pixels, list(part), interpolation=mode, antialias=True)
+                pixels = pixels.clamp(0, 1).mul(255).round().div(255)
     if target[0] < height or target[1] < width:
         top, left = (height - target[0]) // 2, (width - target[1]) // 2
         padding = [left, top, width - target[1] - left, height - target[0] - top]
@@ -159,7 +162,7 @@ def _load_model(spec: JudgeSpec) -> tuple[Any, Any]:
     try:
         model = open_clip.create_model(name, pretrained=pretrained, precision="fp32", require_pretrained=True)
         tokenize = open_clip.get_tokenizer(name)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AssertionError) as error:
         raise EngineError(f"open_clip cannot load {spec.source}: {error}") from error
     return model.eval().requires_grad_(False), tokenize
 

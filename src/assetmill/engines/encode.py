@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from assetmill.engines.protocols import EngineError
 from assetmill.engines.recent import RecentTensors
 
 if TYPE_CHECKING:
@@ -65,8 +66,18 @@ class PromptEncoder:
 
 
 def _encode_sd(pipeline: Any, texts: list[str], device: torch.device, clip_skip: int | None, negative: bool) -> Encoded:
-    embeds, _ = pipeline.encode_prompt(texts, device, 1, False, clip_skip=clip_skip)
-    return {"prompt_embeds": embeds}
+    if clip_skip is None:
+        embeds, _ = pipeline.encode_prompt(texts, device, 1, False)
+        return {"prompt_embeds": embeds}
+    # diffusers 0.42 looks for the last norm where transformers 5 has it no more, so these lines of it stand here
+    encoder, tokenizer = pipeline.text_encoder, pipeline.tokenizer
+    longest = tokenizer.model_max_length
+    tokens = tokenizer(texts, padding="max_length", max_length=longest, truncation=True, return_tensors="pt")
+    hidden = encoder(tokens.input_ids.to(device), output_hidden_states=True).hidden_states
+    if not 0 <= clip_skip < len(hidden) - 1:
+        raise EngineError(f"clip_skip {clip_skip} is outside 0 to {len(hidden) - 2}, the layers of the text encoder")
+    norm = getattr(encoder, "text_model", encoder).final_layer_norm
+    return {"prompt_embeds": norm(hidden[-(clip_skip + 1)])}
 
 
 def _encode_sdxl(

@@ -119,7 +119,6 @@ SCHEDULERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "diffusion": (
             "DDIMScheduler",
             "DDPMScheduler",
-            "DEISMultistepScheduler",
             "DPMSolverMultistepScheduler",
             "DPMSolverSinglestepScheduler",
             "EulerAncestralDiscreteScheduler",
@@ -128,7 +127,6 @@ SCHEDULERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "KDPM2AncestralDiscreteScheduler",
             "KDPM2DiscreteScheduler",
             "LCMScheduler",
-            "LMSDiscreteScheduler",
             "PNDMScheduler",
             "TCDScheduler",
             "UniPCMultistepScheduler",
@@ -143,6 +141,6 @@ SCHEDULERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Schedulers of diffusers that a config may name, by what the model was trained as.
 
-DPMSolverSDEScheduler is left out: its noise comes from one tree for the whole batch, so a picture would depend on its
-neighbours.
+Left out: DPMSolverSDEScheduler, whose noise comes from one tree for the whole batch, so that a picture would depend on
+its neighbours; LMSDiscreteScheduler and DEISMultistepScheduler, which need SciPy.
 """

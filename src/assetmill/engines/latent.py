@@ -272,7 +272,9 @@ def _arrange(pipeline: Any, device: torch.device, config: ModelConfig) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Loading without progress bars of its own: the pipeline's caller shows progress."""
+    """Loading without progress bars, and without advice that is meant for the authors of a model's config files."""
+    import warnings
+
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -280,7 +282,9 @@ def _quiet() -> Iterator[None]:
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         if was[0]:
             diffusers_logging.enable_progress_bar()

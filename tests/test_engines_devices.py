@@ -1,0 +1,97 @@
+"""Devices, number formats, memory errors, and pictures between device and bytes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from assetmill.engines.devices import (
+    available_cores,
+    free_gib,
+    memory_errors,
+    pick_device,
+    pick_dtype,
+    set_threads,
+    to_bytes,
+    to_floats,
+)
+from assetmill.engines.protocols import EngineError, OutOfMemory
+from assetmill.engines.recent import RecentTensors
+
+
+def test_devices_and_dtypes() -> None:
+    """`auto` picks what is there; unknown and absent devices and formats are refused with what to write."""
+    import torch
+
+    auto = pick_device()
+    assert auto.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    cpu = pick_device("cpu")
+    assert pick_dtype("auto", cpu) is torch.float32
+    assert pick_dtype("bfloat16", cpu) is torch.bfloat16
+    for wish in ("gpu", "cuda:99", "meta"):
+        with pytest.raises(EngineError, match="use"):
+            pick_device(wish)
+    for wish in ("float8", "float16"):
+        with pytest.raises(EngineError, match="use"):
+            pick_dtype(wish, cpu)
+    assert free_gib(cpu) > 0
+
+
+def test_threads_are_set_on_purpose() -> None:
+    """The number of threads is what the caller says, all available cores if it doesn't."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        assert set_threads(1) == torch.get_num_threads() == 1
+        assert set_threads(None) == available_cores()
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_memory_errors() -> None:
+    """Every shape of running out of memory becomes OutOfMemory; other errors pass through."""
+    import torch
+
+    for error in (
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+    ):
+        with pytest.raises(OutOfMemory, match="the thing did not fit"), memory_errors("the thing"):
+            raise error
+    with pytest.raises(RuntimeError, match="shape"), memory_errors("the thing"):
+        raise RuntimeError("shape mismatch")
+
+
+def test_bytes_and_floats() -> None:
+    """Bytes survive the way to device floats and back; NaN becomes 0; other shapes and types are refused."""
+    import torch
+
+    cpu = torch.device("cpu")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), dtype=np.uint8)
+    floats = to_floats(pixels, cpu)
+    assert floats.shape == (2, 3, 5, 7)
+    np.testing.assert_array_equal(to_bytes(floats), pixels)
+    torch.testing.assert_close(to_floats(floats + 0.001, cpu), floats)
+    assert to_bytes(torch.full((1, 3, 2, 2), torch.nan)).max() == 0
+    for wrong in (np.zeros((5, 7, 3), np.uint8), np.zeros((1, 5, 7, 4), np.uint8), np.zeros((1, 3, 5, 7), np.int64)):
+        with pytest.raises(ValueError, match="expected"):
+            to_floats(wrong, cpu)
+
+
+def test_recent_tensors() -> None:
+    """The least recently used groups go first, by bytes; a group above the limit is not kept."""
+    import torch
+
+    recent = RecentTensors(100)
+    for name in "abc":
+        recent.put(name, {"x": torch.zeros(10)})
+    assert [recent.get(name) is not None for name in "abc"] == [False, True, True]
+    recent.get("b")
+    recent.put("d", {"x": torch.zeros(10)})
+    assert [recent.get(name) is not None for name in "bcd"] == [True, False, True]
+    recent.put("d", {"x": torch.zeros(5)})
+    assert (len(recent), recent.num_bytes) == (2, 60)
+    recent.put("e", {"x": torch.zeros(30)})
+    assert recent.get("e") is None

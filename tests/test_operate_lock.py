@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from assetmill.config import StoreConfig
-from assetmill.operate.lock import AlreadyRunning, describe_process, hold_lock, is_dead
+from assetmill.operate.lock import AlreadyRunning, describe_process, hold_lock, is_dead, lock_holder
 from assetmill.storage.store import Store, StoreUnavailable, open_store
 from fixtures_s3 import make_bucket
 
@@ -264,6 +264,25 @@ def test_an_unreadable_lock_blocks_no_longer_than_a_dead_holder(store: Store, ju
     os.utime(path, (time.time() - 50,) * 2)
     with hold_lock(store, "rpg"):
         assert read(store)["owner"]["pid"] == os.getpid()
+
+
+def test_people_see_who_holds_the_lock(store: Store) -> None:
+    """The holder while it lives; nobody before, after, when it is dead, long silent, or unreadable."""
+    assert lock_holder(store, "rpg") is None
+    with hold_lock(store, "rpg", owner={"run": "night-1"}):
+        holder = lock_holder(store, "rpg")
+        assert holder is not None
+        assert (holder["run"], holder["pid"]) == ("night-1", os.getpid())
+    assert lock_holder(store, "rpg") is None
+    write(store, foreign())
+    assert (lock_holder(store, "rpg") or {})["host"] == "render-7"
+    path = store.local_path(KEY)
+    assert path is not None
+    os.utime(path, (time.time() - 50,) * 2)
+    assert lock_holder(store, "rpg") is None
+    for junk in (b"", b"[]", b'{"owner": null}', json.dumps(foreign(owner=None)).encode()):
+        write(store, junk)
+        assert lock_holder(store, "rpg") is None
 
 
 class FlakyStore:

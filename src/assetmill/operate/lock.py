@@ -91,13 +91,21 @@ def hold_lock(
 
 
 def lock_holder(store: Store, config_name: str) -> Mapping[str, Any] | None:
-    """Who holds a config's lock, for people to see; None when it is free or its holder is known to be dead."""
+    """Who holds a config's lock, for people to see; None when it is free, or its holder dead or long silent.
+
+    Nothing is written, so silence is told by this machine's clock; `hold_lock` decides by the store's.
+    """
+    key = layout.lock_path(config_name)
+    info = store.stat(key)
     try:
-        found = json.loads(store.get(layout.lock_path(config_name)))
-        owner: Mapping[str, Any] = found["owner"]
+        found = json.loads(store.get(key))
+        owner = dict(found["owner"])
+        ttl = float(found["ttl"])
     except (MissingObject, CorruptObject, ValueError, KeyError, TypeError):
         return None
-    return None if found.get("released") or is_dead(owner) else owner
+    if info is None or found.get("released") or is_dead(owner) or time.time() - info.modified > ttl:
+        return None
+    return owner
 
 
 def describe_process() -> dict[str, Any]:

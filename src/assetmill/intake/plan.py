@@ -156,6 +156,7 @@ def make_plan(
     """
     plans: list[AssetPlan] = []
     bad = list(bad_rows)
+    num_bad = len({p.row for p in bad})
     seen: set[str] = set()
     for asset in assets:
         seen.add(asset.key)
@@ -163,10 +164,11 @@ def make_plan(
             prompts = render(asset)
         except InputError as error:
             bad.extend(error.problems)
+            num_bad += 1
             continue
         plans.append(_plan_asset(asset, prompts, context))
-    rows = max(num_rows if num_rows is not None else len(plans) + len(bad), 1)
-    if len(bad) > context.config.sheet.max_bad_rows * rows:
+    rows = max(num_rows if num_rows is not None else len(plans) + num_bad, 1)
+    if num_bad > context.config.sheet.max_bad_rows * rows:
         raise InputError(bad)
     removed = () if subset else tuple(sorted(set(context.published) - seen))
     if removed and skipped_ids:

@@ -101,8 +101,8 @@ class ClipJudge:
 def prepare(pixels: torch.Tensor, config: Mapping[str, Any]) -> torch.Tensor:
     """Floats (N, 3, H, W) in [0, 1] as a model of open_clip reads them: resized, cropped and normalised.
 
-    `config` is the model's `preprocess_cfg`. Equals open_clip's own transform up to a grey level, by which Pillow's and
-    torch's antialiased resizing differ.
+    `config` is the model's `preprocess_cfg`. Equals open_clip's own transform up to a grey level; more only where
+    resizing overshoots beyond black or white at hard edges, because Pillow clips there between rows and columns.
     """
     import torch
     from torchvision.transforms import InterpolationMode
@@ -117,24 +117,23 @@ def prepare(pixels: torch.Tensor, config: Mapping[str, Any]) -> torch.Tensor:
     if mode is None:
         raise EngineError(f"the judge wants interpolation {config['interpolation']!r}; bicubic and bilinear are known")
     resize_mode = config["resize_mode"]
+    target: tuple[int, int]
     if resize_mode == "squash":
         target = (height, width)
     elif resize_mode in ("shortest", "longest"):
         ratios = (pixels.shape[2] / height, pixels.shape[3] / width)
         ratio = min(ratios) if resize_mode == "shortest" else max(ratios)
         if height == width and resize_mode == "shortest":
-            # torchvision's own rounding for a square target: the longer edge is cut off, not rounded
-            target = tuple(int(height * side / min(pixels.shape[2:])) for side in pixels.shape[2:])
+            # torchvision cuts the longer edge's fraction off, open_clip's own code for the other cases rounds it
+            short = min(pixels.shape[2:])
+            target = (height * pixels.shape[2] // short, width * pixels.shape[3] // short)
         else:
-            target = tuple(round(side / ratio) for side in pixels.shape[2:])
+            target = (round(pixels.shape[2] / ratio), round(pixels.shape[3] / ratio))
     else:
         raise EngineError(f"the judge wants resize mode {resize_mode!r}; squash, shortest and longest are known")
     if target != tuple(pixels.shape[2:]):
-        # Pillow, which models were trained with, resizes rows and then columns, and rounds to 8 bits after each
-        for part in ((pixels.shape[2], target[1]), target):
-            if part != tuple(pixels.shape[2:]):
-                pixels = F.resize(pixels, list(part), interpolation=mode, antialias=True)
-                pixels = pixels.clamp(0, 1).mul(255).round().div(255)
+        pixels = F.resize(pixels, list(target), interpolation=mode, antialias=True)
+        pixels = pixels.clamp(0, 1).mul(255).round().div(255)  # as in 8 bits, which models were trained on
     if target[0] < height or target[1] < width:
         top, left = (height - target[0]) // 2, (width - target[1]) // 2
         padding = [left, top, width - target[1] - left, height - target[0] - top]

@@ -64,13 +64,13 @@ def fingerprint_folder(folder: Path, *, trust_cache: bool = True) -> str:
 def hash_files(paths: Sequence[Path], *, trust_cache: bool = True) -> dict[Path, str]:
     """SHA-256 of each file in hex, remembered in the user's cache folder. Raises InputError for unreadable files."""
     known = _read_cache()
-    states = {}
+    states: dict[Path, list[Any]] = {}
     for path in paths:
         try:
-            state = path.stat()
+            found = path.stat()
         except OSError as error:
             raise InputError(Problem(f"cannot be read ({error.strerror})", "check the path", file=str(path))) from error
-        states[path] = [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+        states[path] = [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
     out: dict[Path, str] = {}
     stale = []
     for path, state in states.items():

@@ -173,7 +173,8 @@ def load_generator(spec: ModelSpec, config: ModelConfig) -> Generator:
     if spec.engine == "simulated":
         from assetmill.engines.simulated import SimulatedGenerator
 
-        return SimulatedGenerator(spec, **dict(config.options))
+        options: dict[str, Any] = dict(config.options)
+        return SimulatedGenerator(spec, **options)
     return _plugin("generators", spec.engine, GENERATORS, "model.engine").load(spec, config)
 
 

@@ -91,6 +91,7 @@ def predict_clean(scheduler: Any, model_output: torch.Tensor, timestep: Any, sam
     if kind == "sample":
         return output
     if _is_flow(scheduler):
+        assert sigma is not None
         return noisy - sigma.to(noisy.device) * output
     if sigma is None:
         position = int(timestep)

@@ -41,7 +41,7 @@ def _clip_tokenizer(part: Path) -> Any:
 
     vocabulary = read_json(part / "vocab.json")
     lines = (part / "merges.txt").read_text(encoding="utf-8").splitlines()
-    merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
+    merges: Any = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
     tokenizer = Tokenizer(
         models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>", unk_token="<|endoftext|>")
     )

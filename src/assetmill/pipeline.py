@@ -10,14 +10,16 @@ Remove Prefect and this still works; `flows/` only adds schedules, retries and a
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from assetmill.config import Config, read_config
+from assetmill.engines.devices import set_threads
 from assetmill.engines.protocols import Engines, ModelSpec
 from assetmill.engines.registry import (
     JudgeSpec,
@@ -30,12 +32,12 @@ from assetmill.engines.registry import (
     resolve_model,
     resolve_upscaler,
 )
-from assetmill.intake.plan import AssetPlan, Plan, PlanContext, check_pins, chunk_key, make_chunks, make_plan
+from assetmill.intake.plan import AssetPlan, Plan, PlanContext, check_pins, chunk_key, make_plan
 from assetmill.intake.prompts import PromptBook, flag_long_prompts, load_templates, same_beyond_limit
 from assetmill.intake.sheet import Sheet, read_assets, read_sheet_file
 from assetmill.operate.attempts import Attempts
 from assetmill.operate.lock import describe_process, hold_lock
-from assetmill.operate.produce import Chunk, ChunkResult, ChunkWorker, Progress, Silence
+from assetmill.operate.produce import BreakerTripped, Chunk, ChunkResult, ChunkWorker, Progress, Silence
 from assetmill.operate.publish import Publication, Terms, check_name_pattern, publish
 from assetmill.operate.report import RunTotals, best_known_rates, build_report, draw_run_sheet
 from assetmill.operate.reproduce import Reproduction, find_entry, reproduce
@@ -45,7 +47,7 @@ from assetmill.records import Adapter, InputError, Problem, Prompt, Request, ass
 from assetmill.storage.catalog import Catalog, open_catalog
 from assetmill.storage.index import Index, open_index
 from assetmill.storage.layout import decisions_prefix
-from assetmill.storage.store import Store, open_store, put_blob
+from assetmill.storage.store import Store, StoreUnavailable, open_store, put_blob
 
 log = logging.getLogger(__name__)
 
@@ -229,14 +231,20 @@ def _published_ids(catalog: Catalog) -> dict[str, str]:
 
 
 def load_engines(job: Job) -> Engines:
-    """Loads the models (seconds to minutes). Raises EngineError."""
-    generator = load_generator(job.model, job.config.model)
-    return Engines(generator, load_judge(job.judge, job.config.judge), load_upscaler(job.upscaler, job.config.upscale))
+    """Loads the models (seconds to minutes) and sets torch's threads on purpose. Raises EngineError."""
+    engines = Engines(
+        load_generator(job.model, job.config.model),
+        load_judge(job.judge, job.config.judge),
+        load_upscaler(job.upscaler, job.config.upscale),
+    )
+    if "torch" in sys.modules:
+        set_threads(job.config.run.threads)
+    return engines
 
 
 @dataclass(slots=True)
 class Run:
-    """One execution of a plan."""
+    """One execution of a plan. `begun` are the keys of chunks that were begun and are not finished."""
 
     id: str
     job: Job
@@ -247,26 +255,29 @@ class Run:
     reason: str = ""
     totals: RunTotals = field(default_factory=RunTotals)
     lock_lost: threading.Event | None = None
+    begun: set[str] = field(default_factory=set)
+    _alone: threading.Lock = field(default_factory=threading.Lock)
 
     def worker(self, engines: Engines, progress: Progress | None = None) -> ChunkWorker:
         base = self.job.base
+        self.totals.versions = dict(engines.generator.versions())
         batch = self.job.config.model.batch or engines.generator.fitting_batch(base.width, base.height)
         return ChunkWorker(
             self.job.store, self.job.config, base, engines, self.job.index, run_id=self.id, batch=batch,
-            stages=self.stages, progress=progress, stop=self.stop,
+            stages=self.stages, progress=progress, stop=self.stop, force=self.job.force,
         )  # fmt: skip
 
 
 def start_run(job: Job, plan: Plan) -> Run:
     """Cuts the plan into chunks and, where there is work, writes the snapshot that workers elsewhere start from."""
     run_id = new_run_id()
-    attempts = Attempts(job.store, job.config.name)
-    parts = attempts.arrange(make_chunks(plan.todo, job.config.run.chunk), force=job.force)
-    chunks = tuple(Chunk(chunk_key(part), part) for part in parts)
+    found = Attempts(job.store, job.config.name).arrange(plan.todo, job.config.run.chunk, force=job.force)
+    chunks = tuple(Chunk(chunk_key(part), part) for part in found.chunks)
+    chunks += tuple(Chunk(chunk_key((p,)), (p,), alone=True) for p in found.alone)
     if chunks:
         _write_snapshot(job, run_id, chunks)
     run = Run(run_id, job, plan, chunks)
-    run.totals.set_aside = tuple(attempts.set_aside)
+    run.totals.set_aside = found.set_aside
     return run
 
 
@@ -303,7 +314,13 @@ def begin_run(
             check_pins(plan, plan_file, plan_name)
         run = Run(new_run_id(), job, plan, ()) if make_nothing else start_run(job, plan)
         run.lock_lost = lock.lost
-        yield run
+        try:
+            yield run
+        finally:
+            # Dropped, not died of: what was begun is no suspect. A store that is gone cannot be told.
+            with suppress(StoreUnavailable):
+                for key in sorted(run.begun):
+                    Attempts(job.store, job.config.name).forget(key, run.id)
 
 
 def admit_chunk(run: Run, chunk: Chunk) -> bool:
@@ -315,22 +332,35 @@ def admit_chunk(run: Run, chunk: Chunk) -> bool:
             run.reason = run.totals.over_budget(run.job.config.run.budget, run.stages)
     if run.reason or run.stop.is_set():
         return False
-    Attempts(run.job.store, run.job.config.name).note(chunk.key, run.id)
+    run.begun.add(chunk.key)
+    Attempts(run.job.store, run.job.config.name).note(chunk.plans, run.id, alone=chunk.alone)
     run.totals.opened(chunk)
     return True
 
 
-def feed_chunks(run: Run) -> Iterator[Chunk]:
-    """The run's chunks in order, as long as they are admitted."""
-    for chunk in run.chunks:
+def feed_chunks(run: Run, chunks: Sequence[Chunk]) -> Iterator[Chunk]:
+    """Chunks of a run in order, as long as they are admitted."""
+    for chunk in chunks:
         if not admit_chunk(run, chunk):
             return
         yield chunk
 
 
+def make_chunks_of(run: Run, worker: ChunkWorker) -> None:
+    """Makes all chunks of a run: those without suspects in one stream, then each suspect with nothing else under way.
+
+    Raises BreakerTripped, and what engines and store raise.
+    """
+    together = [c for c in run.chunks if not c.alone]
+    for stream in (together, *([c] for c in run.chunks if c.alone)):
+        for result in worker.process(feed_chunks(run, stream)):
+            note_result(run, result)
+
+
 def finish_run(run: Run, publish_now: bool = True) -> dict[str, Any]:
     """Publishes what is chosen, commits the catalog, folds the index, writes contact sheet and report."""
     job = run.job
+    damaged = tuple(job.index.problems)
     if run.totals.chunks:
         with run.stages.time("index"):
             job.index = open_index(job.store, job.config.name)
@@ -343,7 +373,10 @@ def finish_run(run: Run, publish_now: bool = True) -> dict[str, Any]:
             catalog=job.catalog, terms=job.terms, meta_context=job.meta_context, run_id=run.id, stages=run.stages,
         )  # fmt: skip
     sheet_key = draw_run_sheet(job.store, job.config, job.index, run.id, run.plan) if run.totals.chunks else None
-    report = build_report(run.id, job.config, job.base, run.plan, run.totals, published, run.stages, run.reason)
+    report = build_report(
+        run.id, job.config, job.base, run.plan, run.totals, published, run.stages, run.reason,
+        num_chunks=len(run.chunks), damaged=damaged,
+    )  # fmt: skip
     report["contact_sheet"] = sheet_key
     write_json(job.store, job.config.name, run.id, "report.json", report)
     return report
@@ -373,8 +406,12 @@ def run_job(
             worker = run.worker(engines, progress)
             announce(run, progress)
             try:
-                for result in worker.process(feed_chunks(run)):
-                    note_result(run, result)
+                make_chunks_of(run, worker)
+            except BreakerTripped as error:
+                worker.close()
+                run.reason = str(error)
+                finish_run(run, publish_now)
+                raise
             finally:
                 worker.close()
         return finish_run(run, publish_now)
@@ -384,6 +421,7 @@ def note_result(run: Run, result: ChunkResult) -> None:
     """Counts a finished chunk and forgets that it was begun."""
     run.totals.add(result)
     Attempts(run.job.store, run.job.config.name).clear(result.key)
+    run.begun.discard(result.key)
 
 
 def announce(run: Run, progress: Progress) -> None:
@@ -395,11 +433,12 @@ def announce(run: Run, progress: Progress) -> None:
 def make_one_chunk(run: Run, worker: ChunkWorker, number: int) -> ChunkResult | None:
     """Makes chunk `number` of a run: what a task of an orchestrator does. None when it was not admitted."""
     chunk = run.chunks[number]
-    if not admit_chunk(run, chunk):
-        return None
-    for result in worker.process([chunk]):
-        note_result(run, result)
-        return result
+    with run._alone if chunk.alone else nullcontext():
+        if not admit_chunk(run, chunk):
+            return None
+        for result in worker.process([chunk]):
+            note_result(run, result)
+            return result
     return None
 
 

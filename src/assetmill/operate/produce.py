@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from assetmill.config import Config
-from assetmill.curate.gates import BREAKER_GATES, check_candidates, load_gates
+from assetmill.curate.gates import BREAKER_GATES, Verdict, check_candidates, load_gates
 from assetmill.deliver.picture import decode, encode
 from assetmill.engines.batching import Done, generate_all
 from assetmill.engines.protocols import Engines
@@ -65,10 +65,11 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Whole assets that are made together, their key, and the base of their requests."""
+    """Whole assets that are made together, and their key. `alone`: nothing else may be under way meanwhile."""
 
     key: str
     plans: tuple[AssetPlan, ...]
+    alone: bool = False
 
 
 @dataclass(slots=True)
@@ -111,6 +112,7 @@ class ChunkWorker:
         progress: Progress | None = None,
         stop: threading.Event | None = None,
         banned_blobs: Collection[str] = (),
+        force: bool = False,
     ) -> None:
         self.store, self.config, self.base, self.engines = store, config, base, engines
         self.histories, self.run_id, self.batch = histories, run_id, batch
@@ -118,6 +120,7 @@ class ChunkWorker:
         self.progress = progress or Silence()
         self.stop = stop or threading.Event()
         self.banned_blobs = frozenset(banned_blobs)
+        self.force = force
         self.extension = config.publish.format
         self._gates = load_gates(config.gates.plugins)
         self._device = threading.Lock()
@@ -204,6 +207,8 @@ class ChunkWorker:
                     if item.key not in history.candidates and item.key not in history.failures:
                         break
                     group.take_index(prompt)
+                    if self.force:  # what was asked for again gets its budget again
+                        group.budget[id(prompt)] += 1
                     self._sort_in(item, history, missing, found)
                     group.items.append(item)
         if found:
@@ -215,14 +220,15 @@ class ChunkWorker:
         requests = [request if seed == request.seed else replace(request, seed=seed) for seed in seeds]
         return [Item(group.plan, prompt, i, r, r.key) for i, r in zip(indices, requests, strict=True)]
 
-    @staticmethod
-    def _sort_in(item: Item, history: AssetHistory | None, missing: list[Item], found: list[tuple[Item, str]]) -> None:
+    def _sort_in(
+        self, item: Item, history: AssetHistory | None, missing: list[Item], found: list[tuple[Item, str]]
+    ) -> None:
         """Puts an item where it belongs: made before, failed for good, cut mid-way, or to be made."""
         candidate = history.candidates.get(item.key) if history else None
         failure = history.failures.get(item.key) if history else None
         if candidate is not None:
             found.append((item, candidate.blob))
-        elif failure is not None and failure.kind == "poison":
+        elif failure is not None and failure.kind == "poison" and not self.force:
             item.failures, item.stored = [failure], True
         elif history is not None and item.key in history.cuts:
             item.stored = True
@@ -273,6 +279,7 @@ class ChunkWorker:
             members = [batch[i] for i in part.positions]
             made = part.generated
             for row, (_, item) in enumerate(members):
+                item.refused = made.refused[row] if made.refused else ""
                 item.pixels = made.pixels[row]
                 item.blob = self._writers.submit(self._write, item.pixels)
                 item.seconds = round(made.seconds / len(members), 4)
@@ -293,6 +300,9 @@ class ChunkWorker:
             finite = np.ones(len(members), bool)
         verdicts = check_candidates(pixels, finite, (request.width, request.height), self.config.gates, self._gates)
         for (_, item), rows in zip(members, verdicts, strict=True):
+            if item.refused:
+                # Said by the model itself: a reason beside the picture, never a silent black image.
+                rows = [Verdict("safety", False, item.refused)]
             item.verdicts = rows
             item.passed = all(v.passed for v in rows)
             if not item.stored:

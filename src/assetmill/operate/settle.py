@@ -52,6 +52,7 @@ class Item:
     score: float | None = None
     embedding: np.ndarray | None = None
     passed: bool = False
+    refused: str = ""
     verdicts: list[Verdict] = field(default_factory=list)
     failures: list[FailureRecord] = field(default_factory=list)
     stored: bool = False
@@ -113,10 +114,11 @@ class Settled:
 
     def records(self, written: Mapping[str, str]) -> list[Record]:
         """Variants and outcomes, given the blobs of the stored masters by request key."""
-        variants: dict[str, VariantRecord] = {}
+        # By asset too: two assets may share a request, and each needs the variant under its own name.
+        variants: dict[tuple[str, str], VariantRecord] = {}
         for choice in self.choices:
             for rank, item in enumerate(choice.chosen, 1):
-                variants[item.key] = self._variant(item, rank, written)
+                variants[item.plan.asset.id, item.key] = self._variant(item, rank, written)
         return [*self.gates, *variants.values(), *self._outcome_records(variants)]
 
     def _variant(self, item: Item, rank: int, written: Mapping[str, str]) -> VariantRecord:
@@ -134,14 +136,14 @@ class Settled:
             self.upscaler_key,
         )  # fmt: skip
 
-    def _outcome_records(self, variants: Mapping[str, VariantRecord]) -> list[OutcomeRecord]:
+    def _outcome_records(self, variants: Mapping[tuple[str, str], VariantRecord]) -> list[OutcomeRecord]:
         by_asset: dict[str, list[_Choice]] = {}
         for choice in self.choices:
             by_asset.setdefault(choice.group.plan.asset.id, []).append(choice)
         return [self._outcome(asset_id, choices, variants) for asset_id, choices in by_asset.items()]
 
     def _outcome(
-        self, asset_id: str, choices: Sequence[_Choice], variants: Mapping[str, VariantRecord]
+        self, asset_id: str, choices: Sequence[_Choice], variants: Mapping[tuple[str, str], VariantRecord]
     ) -> OutcomeRecord:
         plan = choices[0].group.plan
         items = [i for c in choices for i in c.group.items]
@@ -150,7 +152,7 @@ class Settled:
         empty = [dict(c.group.prompts[0].cell) for c in choices if not c.chosen]
         if chosen and empty:
             reason = f"nothing passed for {empty}" + (f"; {reason}" if reason else "")
-        keys = tuple(variants[i.key].key for i in chosen) if variants else ()
+        keys = tuple(variants[asset_id, i.key].key for i in chosen) if variants else ()
         return OutcomeRecord(asset_id, status, plan.work_key, plan.select_key, plan.meta_key, reason, len(items), keys)
 
 

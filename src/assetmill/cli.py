@@ -197,6 +197,7 @@ def publish(config: ConfigPath, as_json: AsJson = False) -> None:
     job = open_job(config)
     report = publish_job(job)
     _show_report(job, report, as_json)
+    raise typer.Exit(report["exit_code"])
 
 
 @app.command()

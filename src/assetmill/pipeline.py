@@ -310,6 +310,8 @@ def begin_run(
     with hold_lock(job.store, job.config.name, owner={"config": str(job.path)}) as lock:
         job.refresh()
         plan = plan_job(job)
+        for problem in job.index.problems:
+            log.warning("left out of the index: %s", problem)
         if plan_file is not None:
             check_pins(plan, plan_file, plan_name)
         run = Run(new_run_id(), job, plan, ()) if make_nothing else start_run(job, plan)

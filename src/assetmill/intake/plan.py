@@ -31,6 +31,7 @@ from assetmill.records import (
 
 _DONE = (1, 2, 3, 5)
 """Status codes of the index that need no further try: passed, rejected, poison, cut mid-way. Transient is 4."""
+_POISON = 3
 
 
 class Statuses(Protocol):
@@ -183,6 +184,8 @@ def make_plan(
 def _plan_asset(asset: Asset, prompts: Sequence[Prompt], context: PlanContext) -> AssetPlan:
     config = context.config
     count = asset.overrides.candidates or config.candidates
+    # Forced, what the engine refused is tried again.
+    done = tuple(s for s in _DONE if s != _POISON) if context.force else _DONE
     work = hashlib.sha256()
     missing = 0
     known = asset.key in context.outcomes
@@ -192,7 +195,7 @@ def _plan_asset(asset: Asset, prompts: Sequence[Prompt], context: PlanContext) -
             raw = bytes.fromhex(key)
             work.update(raw)
             status = context.statuses.get(raw, 0)
-            missing += status not in _DONE
+            missing += status not in done
             known = known or status != 0
     work_key = work.hexdigest()
     select_key = content_key("select", {"context": context.select_context, "texts": [p.rank_text for p in prompts]})
@@ -223,11 +226,13 @@ def _state(key: str, keys: tuple[str, str, str], missing: int, context: PlanCont
     if key in context.banned:
         return "banned", "recalled; lift the ban to make it again", False
     published = context.published.get(key)
+    outcome = context.outcomes.get(key)
     if published is not None and published[:2] == (work_key, select_key):
         if published[2] == meta_key:
             return "unchanged", "", False
-        return "metadata_only", "published columns or names changed", False
-    outcome = context.outcomes.get(key)
+        if outcome is None or outcome.status != "transient":
+            return "metadata_only", "published columns or names changed", False
+        return "changed", outcome.reason, True  # publishing found its picture gone
     if outcome is not None and (outcome.work_key, outcome.select_key) == (work_key, select_key):
         if outcome.status == "pending_review":
             return "pending_review", outcome.reason, False

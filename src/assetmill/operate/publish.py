@@ -15,10 +15,10 @@ from assetmill.config import Config
 from assetmill.intake.plan import AssetPlan
 from assetmill.operate.stages import Stages
 from assetmill.records import InputError, OutcomeRecord, Problem, RequestRecord, VariantRecord, asset_key, content_key
-from assetmill.storage.catalog import Catalog, CatalogEntry
-from assetmill.storage.index import AssetHistory, Index
-from assetmill.storage.layout import published_path, safe_name
-from assetmill.storage.store import Store, get_blob
+from assetmill.storage.catalog import Catalog, CatalogEntry, CatalogHeld
+from assetmill.storage.index import AssetHistory, Index, write_segment
+from assetmill.storage.layout import blob_path, published_path, safe_name
+from assetmill.storage.store import CorruptObject, MissingObject, Store, get_blob, set_aside
 
 _SLICE = 512
 """Assets whose histories are read and published at a time: bounds memory over large catalogs."""
@@ -28,12 +28,18 @@ NAME_FIELDS = ("id", "rank", "seed", "template")
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What publishing did. `version` is 0 while nothing was ever published."""
+    """What publishing did. `version` is 0 while nothing was ever published.
+
+    `damaged` are ids of assets whose chosen picture is gone or damaged: the next run makes it again. `held` says why
+    nothing was published, after a rollback.
+    """
 
     version: int
-    published: int
-    files: int
-    removed: int
+    published: int = 0
+    files: int = 0
+    removed: int = 0
+    damaged: tuple[str, ...] = ()
+    held: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,7 @@ def publish(
     Plans whose choice is not settled (transient failures, waiting for review) keep what is published of them.
     """
     entries: list[CatalogEntry] = []
+    damaged: list[str] = []
     with ThreadPoolExecutor(max(config.run.writers, 4), thread_name_prefix="publish") as pool, stages.time("publish"):
         # In order of their keys the assets of a slice lie in few shards of the index.
         plans = sorted(plans, key=lambda p: p.asset.key)
@@ -101,12 +108,20 @@ def publish(
             fresh: list[CatalogEntry] = []
             for plan in part:
                 fresh.extend(_entries_of(plan, histories.get(plan.asset.id), config, terms, meta_context, run_id))
+            if fresh and (hold := catalog.held()):
+                return Publication(catalog.latest(), held=str(CatalogHeld(config.name, hold)))
             # Files first. Names carry the content's hash, so a name never changes its bytes.
-            list(pool.map(lambda e: _put_object(store, e), fresh))
-            entries.extend(fresh)
+            troubles = pool.map(lambda e: _put_object(store, e), fresh)
+            lost = {e.asset_id: trouble for e, trouble in zip(fresh, troubles, strict=True) if trouble}
+            _write_off(store, config, [p for p in part if p.asset.id in lost], lost, run_id)
+            damaged.extend(lost)
+            entries.extend(e for e in fresh if e.asset_id not in lost)
         gone = _removed_ids(catalog, removed) if config.publish.removed == "retire" and removed else []
-        version = catalog.commit(entries, gone, run=run_id) if entries or gone else catalog.latest()
-    return Publication(version, len({e.asset_id for e in entries}), len(entries), len(gone))
+        try:
+            version = catalog.commit(entries, gone, run=run_id) if entries or gone else catalog.latest()
+        except CatalogHeld as error:
+            return Publication(catalog.latest(), damaged=tuple(damaged), held=str(error))
+    return Publication(version, len({e.asset_id for e in entries}), len(entries), len(gone), tuple(damaged))
 
 
 def _entries_of(
@@ -186,18 +201,43 @@ def _entry(
         run=run_id,
         created=_utc_now(),
         request=request.payload(),
-        versions=dict(history.candidates[variant.request_key].versions),
+        versions=_versions(history, variant.request_key),
         work_key=plan.work_key,
         select_key=plan.select_key,
         meta_key=meta_key,
     )
 
 
-def _put_object(store: Store, entry: CatalogEntry) -> None:
+def _versions(history: AssetHistory, request_key: str) -> dict[str, str]:
+    # The segment that holds the candidate may be damaged (the report says so) while its choice, made later, is whole.
+    made = history.candidates.get(request_key)
+    return dict(made.versions) if made is not None else {}
+
+
+def _put_object(store: Store, entry: CatalogEntry) -> str:
+    """Stores an entry's file where it is not there yet; says what is wrong when its picture is gone or damaged."""
     if store.stat(entry.object_key) is not None:
-        return
-    data = get_blob(store, entry.master, entry.media_type.rsplit("/", 1)[-1])
+        return ""
+    extension = entry.media_type.rsplit("/", 1)[-1]
+    try:
+        data = get_blob(store, entry.master, extension)
+    except (MissingObject, CorruptObject) as error:
+        set_aside(store, blob_path(entry.master, extension))
+        return str(error)
     store.put_if_absent(entry.object_key, data, media_type=entry.media_type)
+    return ""
+
+
+def _write_off(
+    store: Store, config: Config, plans: Sequence[AssetPlan], reasons: Mapping[str, str], run_id: str
+) -> None:
+    """Records that the choice of some assets no longer stands, so that the next run chooses and upscales again."""
+    if not plans:
+        return
+    records = [
+        OutcomeRecord(p.asset.id, "transient", p.work_key, p.select_key, p.meta_key, reasons[p.asset.id]) for p in plans
+    ]
+    write_segment(store, config.name, content_key("lost", {"run": run_id, "assets": sorted(reasons)}), 0, records)
 
 
 def _removed_ids(catalog: Catalog, keys: Collection[str]) -> list[str]:

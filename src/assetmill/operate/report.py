@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,7 @@ class RunTotals:
     outcomes: Counter[str] = field(default_factory=Counter)
     troubled: dict[str, str] = field(default_factory=dict)
     set_aside: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -82,14 +83,24 @@ def build_report(
     published: Publication,
     stages: Stages,
     reason: str,
+    *,
+    num_chunks: int = 0,
+    damaged: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """A run's report as JSON. `exit_code` follows the table in the README."""
+    """A run's report as JSON. `exit_code` follows the table in the README.
+
+    `num_chunks` counts the chunks that the run set out to make; `damaged` says which stored records could not be read
+    and are left out.
+    """
     seconds = time.monotonic() - totals.began
     left = max(len(plan.todo) - sum(totals.outcomes.values()), 0)
     troubled = {**totals.troubled, **dict.fromkeys(totals.set_aside, "set aside")}
+    troubled |= dict.fromkeys(published.damaged, "picture lost, made again by the next run")
     if reason.startswith("budget"):
         status, code = "budget reached", 4
-    elif left - len(totals.set_aside) > 0:
+    elif published.held:
+        status, code = "catalog held", 2
+    elif left > len(totals.set_aside) and totals.chunks < num_chunks:
         status, code = "stopped", 1
     elif troubled or plan.bad_rows:
         status, code = "done, some items failed", 1
@@ -104,7 +115,7 @@ def build_report(
         "config": config.name,
         "status": status,
         "exit_code": code,
-        "reason": reason,
+        "reason": reason or published.held,
         "started": _iso(run_time(run_id)),
         "seconds": round(seconds, 3),
         "states": plan.counts(),
@@ -118,6 +129,7 @@ def build_report(
         "chosen": totals.chosen,
         "troubled": troubled,
         "bad_rows": [str(p) for p in plan.bad_rows],
+        "damaged": list(damaged),
         "published": published.published,
         "files": published.files,
         "removed": published.removed,
@@ -126,6 +138,7 @@ def build_report(
         "images_per_second": round(totals.pictures / seconds, 3) if totals.pictures else 0.0,
         "rates": _measured_rates(totals, stages),
         "rates_of": rates_key(config, base),
+        "versions": dict(totals.versions),
     }
 
 

@@ -148,7 +148,8 @@ class Settled:
         plan = choices[0].group.plan
         items = [i for c in choices for i in c.group.items]
         chosen = [i for c in choices for i in c.chosen]
-        status, reason = _status(items, chosen, self.config)
+        refused = set().union(*(c.refused for c in choices))
+        status, reason = _status(items, chosen, refused, self.config)
         empty = [dict(c.group.prompts[0].cell) for c in choices if not c.chosen]
         if chosen and empty:
             reason = f"nothing passed for {empty}" + (f"; {reason}" if reason else "")
@@ -267,7 +268,7 @@ def _upscale(items: Sequence[Item], upscaler: Upscaler, config: Config, stages: 
     return refused
 
 
-def _status(items: Sequence[Item], chosen: Sequence[Item], config: Config) -> tuple[str, str]:
+def _status(items: Sequence[Item], chosen: Sequence[Item], refused: Collection[str], config: Config) -> tuple[str, str]:
     """What became of an asset, and why."""
     publish = config.publish
     if chosen:
@@ -283,7 +284,16 @@ def _status(items: Sequence[Item], chosen: Sequence[Item], config: Config) -> tu
         return "transient", failures[0].reason
     if failures and len(failures) == len(items):
         return "failed", failures[0].reason
-    rejections = [rejection(i.verdicts) for i in items if i.pixels is not None]
-    reasons = Counter(r.gate if r else "below select.min_score" for r in rejections)
+    reasons = Counter(_why_not(i, refused) for i in items if i.pixels is not None)
     text = ", ".join(f"{count} × {reason}" for reason, count in reasons.most_common(3))
     return "exhausted", f"none of {len(items)} candidates passed: {text}"
+
+
+def _why_not(item: Item, refused: Collection[str]) -> str:
+    """Why a candidate with a picture was not chosen, in a word or two."""
+    verdict = rejection(item.verdicts)
+    if verdict is not None:
+        return verdict.gate
+    if item.key in refused:
+        return "bad when upscaled"
+    return "without a score" if item.score is None else "below select.min_score"

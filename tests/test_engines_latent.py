@@ -17,7 +17,7 @@ from assetmill.engines.latent import LatentGenerator
 from assetmill.engines.protocols import EngineError, OutOfMemory, Step
 from assetmill.engines.registry import load_generator, resolve_model
 from assetmill.records import Request
-from tiny_models import write_tiny_sd, write_tiny_sdxl
+from tiny_models import write_tiny_flux, write_tiny_sd, write_tiny_sd3, write_tiny_sdxl
 
 pytestmark = pytest.mark.filterwarnings(
     # diffusers' schedulers hand tensors to numpy in the old way
@@ -282,6 +282,47 @@ def test_sdxl_negative_prompts(sdxl: LatentGenerator) -> None:
     assert np.abs(theirs * 255 - mixed.pixels[1]).max() < 1
 
 
+@pytest.mark.parametrize("write", [write_tiny_flux, write_tiny_sd3])
+def test_other_families_take_embeddings(write: Any, tmp_path: Path) -> None:
+    """Families with other encoders get their texts once, and mixed prompts in a batch keep each picture."""
+    generator = load(write(tmp_path / "model"))
+    requests = [
+        replace(r, negative="" if "flux" in generator.spec.family else r.negative) for r in make_requests(generator)
+    ]
+    whole = generator.generate(requests)
+    assert whole.pixels.shape == (3, 32, 32, 3)
+    assert whole.finite.all()
+    alone = generator.generate(requests[1:2])
+    assert float((whole.device_pixels[1] - alone.device_pixels[0]).abs().max()) < 1e-3
+    assert len(generator._encoder.recent) >= 3
+    with pytest.raises(EngineError, match="cannot be watched mid-way"):
+        generator.generate(requests, on_step=lambda step: None)
+
+
+def test_families_without_embeddings_get_texts(sd: LatentGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a pipeline class whose embeddings are unknown the texts are passed, and the pictures are the same."""
+    from assetmill.engines.encode import PromptEncoder
+
+    requests = make_requests(sd)
+    expected = sd.generate(requests).device_pixels
+    monkeypatch.setattr(sd, "_encoder", PromptEncoder(sd.pipeline, "an unknown family", sd.device))
+    assert float((sd.generate(requests).device_pixels - expected).abs().max()) < 1e-4
+
+
+def test_safety_checker_tells(sd: LatentGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture that the model's own safety checker withholds comes with a reason, not only as a black image."""
+
+    def check(images: Any, *_: Any) -> Any:
+        images[1] = -1.0
+        return images, [False, True, False]
+
+    monkeypatch.setattr(sd.pipeline, "run_safety_checker", check)
+    result = sd.generate(make_requests(sd))
+    assert [bool(reason) for reason in result.refused] == [False, True, False]
+    assert "safety checker" in result.refused[1]
+    assert not result.pixels[1].any()
+
+
 def test_layout_switches(sd: LatentGenerator, sd_folder: Path) -> None:
     """channels_last changes speed, not pictures; offload on a CPU is refused."""
     other = load(sd_folder, channels_last=True)
@@ -293,12 +334,12 @@ def test_layout_switches(sd: LatentGenerator, sd_folder: Path) -> None:
 
 
 def test_versions_and_batch(sd: LatentGenerator) -> None:
-    """Library versions, device and dtype are told; the batch on a CPU is 8."""
+    """Library versions, device and dtype are told; the batch on a CPU shrinks as pictures grow."""
     versions = sd.versions()
     assert versions["device"] == "cpu"
     assert versions["dtype"] == "float32"
     assert {"torch", "diffusers", "transformers"} <= set(versions)
-    assert sd.fitting_batch(512, 512) == 8
+    assert [sd.fitting_batch(side, side) for side in (64, 256, 512, 1024)] == [16, 4, 1, 1]
 
 
 def test_changed_weights_are_not_loaded(tmp_path: Path) -> None:

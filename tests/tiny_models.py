@@ -13,16 +13,13 @@ CONTEXT = 77
 def write_tiny_sd(folder: Path, *, seed: int = 0, **unet: Any) -> Path:
     """A StableDiffusionPipeline of 64 x 64 pixels (latents 32 x 32), safetensors, no safety checker."""
     import torch
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel
 
     torch.manual_seed(seed)
     tokenizer = _clip_tokenizer(folder.parent)
     StableDiffusionPipeline(
-        vae=AutoencoderKL(
-            block_out_channels=(16, 16), norm_num_groups=8, latent_channels=4, sample_size=64,
-            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-        ),
+        vae=_vae(),
         text_encoder=CLIPTextModel(_text_config(tokenizer)),
         tokenizer=tokenizer,
         unet=UNet2DConditionModel(**{**_unet_config(), **unet}),
@@ -39,7 +36,7 @@ def write_tiny_sd(folder: Path, *, seed: int = 0, **unet: Any) -> Path:
 def write_tiny_sdxl(folder: Path) -> Path:
     """A StableDiffusionXLPipeline of 64 x 64 pixels with both text encoders."""
     import torch
-    from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     torch.manual_seed(1)
@@ -49,10 +46,7 @@ def write_tiny_sdxl(folder: Path) -> Path:
         "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 32 + 6 * 8,
     }  # fmt: skip
     StableDiffusionXLPipeline(
-        vae=AutoencoderKL(
-            block_out_channels=(16, 16), norm_num_groups=8, latent_channels=4, sample_size=64,
-            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-        ),
+        vae=_vae(),
         text_encoder=CLIPTextModel(_text_config(tokenizer)),
         text_encoder_2=CLIPTextModelWithProjection(_text_config(tokenizer)),
         tokenizer=tokenizer,
@@ -61,6 +55,56 @@ def write_tiny_sdxl(folder: Path) -> Path:
         scheduler=EulerDiscreteScheduler(beta_schedule="scaled_linear", steps_offset=1),
         force_zeros_for_empty_prompt=True,
         add_watermarker=False,
+    ).save_pretrained(str(folder))  # fmt: skip
+    return folder
+
+
+def write_tiny_flux(folder: Path) -> Path:
+    """A FluxPipeline with guidance embedded, CLIP and T5 encoders (T5's tokenizer is CLIP's here)."""
+    import torch
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+    from transformers import CLIPTextModel
+
+    torch.manual_seed(4)
+    tokenizer = _clip_tokenizer(folder.parent)
+    FluxPipeline(
+        transformer=FluxTransformer2DModel(
+            patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=(4, 4, 8),
+            guidance_embeds=True,
+        ),
+        vae=_vae(scaling_factor=1.5, shift_factor=0.1),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        text_encoder=CLIPTextModel(_text_config(tokenizer)),
+        text_encoder_2=_tiny_t5(tokenizer),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+    ).save_pretrained(str(folder))  # fmt: skip
+    return folder
+
+
+def write_tiny_sd3(folder: Path) -> Path:
+    """A StableDiffusion3Pipeline with its three encoders (T5's tokenizer is CLIP's here)."""
+    import torch
+    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+    from transformers import CLIPTextModelWithProjection
+
+    torch.manual_seed(5)
+    tokenizer = _clip_tokenizer(folder.parent)
+    StableDiffusion3Pipeline(
+        transformer=SD3Transformer2DModel(
+            sample_size=16, patch_size=1, in_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=4,
+            caption_projection_dim=32, joint_attention_dim=32, pooled_projection_dim=64, out_channels=4,
+            pos_embed_max_size=32,
+        ),
+        vae=_vae(scaling_factor=1.5, shift_factor=0.1),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        text_encoder=CLIPTextModelWithProjection(_text_config(tokenizer)),
+        text_encoder_2=CLIPTextModelWithProjection(_text_config(tokenizer)),
+        text_encoder_3=_tiny_t5(tokenizer),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        tokenizer_3=tokenizer,
     ).save_pretrained(str(folder))  # fmt: skip
     return folder
 
@@ -97,6 +141,23 @@ def write_tiny_upscaler(file: Path, *, scale: int = 2) -> Path:
     model = SRVGGNetCompact(num_in_ch=3, num_out_ch=3, num_feat=8, num_conv=2, upscale=scale, act_type="prelu")
     save_file(model.state_dict(), str(file))
     return file
+
+
+def _vae(**settings: Any) -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(16, 16), norm_num_groups=8, latent_channels=4, sample_size=64,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, **settings,
+    )  # fmt: skip
+
+
+def _tiny_t5(tokenizer: Any) -> Any:
+    from transformers import T5Config, T5EncoderModel
+
+    return T5EncoderModel(
+        T5Config(vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=37, num_layers=1, num_heads=4)
+    ).eval()
 
 
 def _unet_config() -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from assetmill.storage.segments import Fact
 
-SPILL_BYTES = 16 << 20
+SPILL_BYTES = 8 << 20
 """Record text that is kept in memory at a time."""
 
 
@@ -43,11 +43,12 @@ class Spill:
         """Each partition's facts in the order they came, partitions in order of asset key."""
         names = {path.name.removeprefix("part-") for path in self.folder.iterdir()} | set(self.held)
         for name in sorted(names):
-            facts = []
+            facts: list[tuple[int, Fact]] = []
             path = self.folder / f"part-{name}"
             if path.exists():
                 with path.open("rb") as file:
                     while head := file.read(8):
-                        facts += json.loads(zlib.decompress(file.read(int.from_bytes(head, "big"))))
-            facts += self.held.pop(name, [])
-            yield [(number, Fact(*rest)) for number, *rest in facts]
+                        block = json.loads(zlib.decompress(file.read(int.from_bytes(head, "big"))))
+                        facts.extend((number, Fact(*rest)) for number, *rest in block)
+            facts.extend((number, Fact(*rest)) for number, *rest in self.held.pop(name, []))
+            yield facts

@@ -424,7 +424,7 @@ class _Draft:
         rows = rows.sort_by([(name, "ascending") for name in dict.fromkeys(("asset_key", *self.table.key))])
         self.writing[prefix] = future = self.pool.submit(self.table.write_shard, rows.combine_chunks())
         self.pending.append(future)
-        while len(self.pending) > 2 * self.table.threads:  # rows waiting for the store stay in memory: not too many
+        while len(self.pending) > 2:  # a shard's rows can be 40 MiB, and stay in memory until they are stored
             self.pending.popleft().result()
 
 

@@ -26,7 +26,7 @@ from assetmill.intake.plan import (
     requests_of,
     summarise_plan,
 )
-from assetmill.records import Asset, InputError, OutcomeRecord, Overrides, Problem, Prompt, Request, fold_id
+from assetmill.records import STATES, Asset, InputError, OutcomeRecord, Overrides, Problem, Prompt, Request, fold_id
 from assetmill.storage.index import CUT, OK, POISON, REJECTED, TRANSIENT
 
 BASE = Request("simulated", 1, "tiny", "0" * 64, "", 0, 16, 16, steps=2, guidance=1.0)
@@ -361,18 +361,7 @@ def test_summary() -> None:
     config = night.config
     rates = Rates(0.5, 1.0, 100, 400, "measured")
     summary = summarise_plan(night.plan(), config, rates)
-    wanted = [
-        "new",
-        "changed",
-        "metadata_only",
-        "unchanged",
-        "pending_review",
-        "exhausted",
-        "failed",
-        "removed",
-        "candidates",
-    ]
-    assert summary.keys() >= {*wanted, "candidates_max", "upscales", "seconds", "bytes"}
+    assert summary.keys() >= {*STATES, "candidates", "candidates_max", "upscales", "seconds", "bytes"}
     assert (summary["new"], summary["candidates"], summary["candidates_max"], summary["upscales"]) == (2, 8, 12, 4)
     assert (summary["seconds"], summary["bytes"], summary["basis"]) == (8.0, 2400, "measured")
     assert summary["samples"][0]["positive"] == "a picture of a mug"

@@ -65,10 +65,10 @@ def locate_model(config: ModelConfig, resolve: Callable[[Path | str], Path]) -> 
     """The model's folder on this machine, its id for people, and its commit if it comes from a hub (else empty)."""
     source = config.source
     if source == "starter":
-        from assetmill.starter import locations
+        from assetmill.starter.locations import pipeline_folder
 
         try:
-            return locations.pipeline_folder(), "starter", ""
+            return pipeline_folder(), "starter", ""
         except FileNotFoundError as error:
             raise InputError(Problem(str(error), column="model.source", value=source)) from error
     path = resolve(source)

@@ -38,10 +38,10 @@ Resolve = Callable[[Path | str], Path]
 def resolve_open_clip(config: JudgeConfig, resolve: Resolve) -> JudgeSpec:
     """The spec of an open_clip judge: a folder, or an architecture by name with weights. Raises InputError."""
     if config.source == "starter":
-        from assetmill.starter import locations
+        from assetmill.starter.locations import clip_folder
 
         try:
-            folder = locations.clip_folder()
+            folder = clip_folder()
         except FileNotFoundError as error:
             raise InputError(Problem(str(error), column="judge.source", value=config.source)) from error
         spec = _judge_folder(folder)
@@ -58,10 +58,10 @@ def resolve_spandrel(config: UpscaleConfig, resolve: Resolve) -> UpscalerSpec:
     A factor that no config states is found by loading the file once with spandrel, and remembered by its hash.
     """
     if config.source == "starter":
-        from assetmill.starter import locations
+        from assetmill.starter.locations import upscaler_file
 
         try:
-            file = locations.upscaler_file()
+            file = upscaler_file()
         except FileNotFoundError as error:
             raise InputError(Problem(str(error), column="upscale.source", value=config.source)) from error
         licence, own = "apache-2.0", 4

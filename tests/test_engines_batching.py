@@ -102,6 +102,20 @@ def test_broken_engine_is_not_a_thousand_poison_items() -> None:
         run(Broken(SPEC), make_requests(100), batch=8)
 
 
+def test_only_refusals_are_poison() -> None:
+    """What the engine refuses is not tried again; an unforeseen exception is, for it may be the library's fault."""
+
+    class Odd(SimulatedGenerator):
+        def generate(self, batch: Any, **options: Any) -> Any:
+            if any(request.seed == 1 for request in batch):
+                raise AttributeError("'Pipeline' object has no attribute 'unet'")
+            return super().generate(batch, **options)
+
+    _, failed, _ = run(Odd(SPEC, poison="<2>"), make_requests(4))
+    assert [(f.position, f.kind) for f in failed] == [(1, "transient"), (2, "poison")]
+    assert failed[0].reason.startswith("AttributeError: ")
+
+
 def test_hung_device() -> None:
     """A batch that never returns fails as transient after its time, and so does what is left, without a long wait."""
     generator = SimulatedGenerator(SPEC, hang="<5>")

@@ -27,7 +27,11 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A request that gave no image. `kind` as in FailureRecord: `poison` is not tried again, `transient` is."""
+    """A request that gave no image. `kind` as in FailureRecord: `poison` is not tried again, `transient` is.
+
+    Poison is what the engine itself refuses with an EngineError. Every other exception is transient, so that a night
+    with a broken driver or library does not set aside a whole sheet for good.
+    """
 
     position: int
     request: Request
@@ -203,9 +207,8 @@ def _after(requests: Sequence[Request], positions: list[int], waiting: deque[lis
 
 
 def _kind(error: Exception) -> str:
-    """A fault of the device may be gone next time; what the engine refuses stays refused."""
-    text = f"{type(error).__name__} {error}"
-    return "transient" if "CUDA" in text or "Accelerator" in text or isinstance(error, OSError) else "poison"
+    """What an engine refuses stays refused; anything else (a broken driver or library) may be gone next time."""
+    return "poison" if isinstance(error, EngineError) else "transient"
 
 
 def _reason(error: Exception) -> str:

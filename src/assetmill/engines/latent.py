@@ -16,7 +16,7 @@ from assetmill.engines import facts
 from assetmill.engines.devices import free_gib, memory_errors, pick_device, pick_dtype, to_bytes
 from assetmill.engines.encode import PromptEncoder
 from assetmill.engines.model_folder import find_variant
-from assetmill.engines.protocols import EngineError, Generated, ModelSpec, OnStep, OutOfMemory
+from assetmill.engines.protocols import EngineError, Generated, ModelSpec, OnStep
 from assetmill.engines.registry import check_request
 from assetmill.engines.sampling import Watch
 from assetmill.records import Request
@@ -80,9 +80,7 @@ class LatentGenerator:
                 arguments["callback_on_step_end_tensor_inputs"] = self._row_tensors()
             try:
                 result = self.pipeline(generator=generators, **arguments)
-            except (torch.OutOfMemoryError, MemoryError, OutOfMemory):
-                raise
-            except (ValueError, TypeError, NotImplementedError) as error:
+            except ValueError as error:  # how pipelines refuse settings; other errors are no fault of the request
                 raise EngineError(f"{self.spec.id} refused {what}: {error}") from error
             alive = watch.alive if watch else list(range(len(batch)))
             pixels, finite = _spread(result.images, self._finite, alive, len(batch))

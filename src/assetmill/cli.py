@@ -231,7 +231,7 @@ def reproduce(
     as_json: AsJson = False,
 ) -> None:
     """Make one published image again from its catalog entry, and say whether the bytes agree."""
-    from assetmill.pipeline import reproduce_entry
+    from assetmill.operate.reproduce import reproduce_entry
 
     found = reproduce_entry(config, key)
     if out is not None:
@@ -480,6 +480,7 @@ def run_command(command: Callable[[], Any]) -> int:
         show = getattr(error, "show", None)  # the command line's own errors print their usage
         if callable(show):
             show()
+            _print_error(error, BAD_INPUT, [getattr(error, "format_message", error.__str__)()])
             return BAD_INPUT
         return _explain(error)
     return result if isinstance(result, int) else DONE
@@ -501,9 +502,7 @@ def _explain(error: Exception) -> int:
         ((StoreRefused, StoreUnavailable, EngineError, CorruptObject), UNAVAILABLE),
     ]
     code = next((c for kinds, c in codes if isinstance(error, kinds)), BUG)
-    if "--json" in sys.argv:
-        problems = [str(p) for p in error.problems] if isinstance(error, InputError) else [str(error)]
-        _print_json({"error": type(error).__name__, "exit_code": code, "problems": problems})
+    _print_error(error, code, list(map(str, error.problems)) if isinstance(error, InputError) else [str(error)])
     if code == BUG:
         import logging
 
@@ -511,6 +510,12 @@ def _explain(error: Exception) -> int:
     else:
         sys.stderr.write(f"assetmill: {error}\n")
     return code
+
+
+def _print_error(error: Exception, code: int, problems: list[str]) -> None:
+    """An error as one JSON object, for those who asked for one."""
+    if "--json" in sys.argv:
+        _print_json({"error": type(error).__name__, "exit_code": code, "problems": problems})
 
 
 if __name__ == "__main__":

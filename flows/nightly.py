@@ -13,6 +13,7 @@ import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from server import LocalServer, answers
 
@@ -48,7 +49,7 @@ def main(arguments: list[str]) -> int:
 
         from produce import produce
 
-        deployments = [
+        deployments: list[Any] = [
             produce.to_deployment(
                 name=config.name,
                 schedule=Cron(config.schedule.cron, timezone=config.schedule.timezone),

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import TaskRun
     from prefect.states import State
 
+_RUNNER: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=2)
+"""Two chunks at a time: while one is on the device, the last one is encoded and stored."""
+
 _LIVE: dict[str, tuple[pipeline.Run, ChunkWorker]] = {}
 """Runs of this process with their loaded models, by run id: tasks are handed the id, never the models."""
 
@@ -76,7 +79,7 @@ def _name_run() -> str:
 @flow(
     name="produce",
     flow_run_name=_name_run,
-    task_runner=ThreadPoolTaskRunner(max_workers=2),
+    task_runner=_RUNNER,
     persist_result=False,
     log_prints=False,
 )
@@ -91,7 +94,6 @@ def produce(
             run = _LIVE[run_id][0]
         log = get_run_logger()
         log.info("run %s: %d chunks, %d assets to make", run.id, len(run.chunks), len(run.plan.todo))
-        # Two at a time: while one chunk is on the device, the last one is encoded and stored.
         futures = make_chunk.map(run_id=unmapped(run.id), number=list(range(len(run.chunks))))
         errors = [f.state.result(raise_on_failure=False) for f in futures if f.wait() or f.state.is_failed()]
         for error in errors:

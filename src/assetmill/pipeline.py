@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from assetmill.engines.protocols import Engines, ModelSpec
 from assetmill.engines.registry import (
     JudgeSpec,
     UpscalerSpec,
+    check_request,
     count_tokens,
     load_generator,
     load_judge,
@@ -32,7 +33,7 @@ from assetmill.engines.registry import (
     resolve_model,
     resolve_upscaler,
 )
-from assetmill.intake.plan import AssetPlan, Plan, PlanContext, check_pins, chunk_key, make_plan
+from assetmill.intake.plan import AssetPlan, Plan, PlanContext, check_pins, chunk_key, make_plan, requests_of
 from assetmill.intake.prompts import PromptBook, flag_long_prompts, load_templates, same_beyond_limit
 from assetmill.intake.sheet import Sheet, read_assets, read_sheet_file
 from assetmill.operate.attempts import Attempts
@@ -40,10 +41,9 @@ from assetmill.operate.lock import describe_process, hold_lock
 from assetmill.operate.produce import BreakerTripped, Chunk, ChunkResult, ChunkWorker, Progress, Silence
 from assetmill.operate.publish import Publication, Terms, check_name_pattern, publish
 from assetmill.operate.report import RunTotals, best_known_rates, build_report, draw_run_sheet
-from assetmill.operate.reproduce import Reproduction, find_entry, reproduce
 from assetmill.operate.runs import new_run_id, write_json
 from assetmill.operate.stages import Stages
-from assetmill.records import Adapter, InputError, Problem, Prompt, Request, asset_key, blob_key, content_key
+from assetmill.records import Adapter, Asset, InputError, Problem, Prompt, Request, asset_key, blob_key, content_key
 from assetmill.storage.catalog import Catalog, open_catalog
 from assetmill.storage.index import Index, open_index
 from assetmill.storage.layout import decisions_prefix
@@ -101,13 +101,27 @@ class Job:
         payload = {"publish": publish_config, "licence": self.model.licence, "commercial": self.model.commercial}
         return content_key("meta-context", payload)
 
-    def render(self, asset: Any) -> list[Prompt]:
+    def render(self, asset: Asset) -> list[Prompt]:
         """An asset's prompts, those that the text encoder would cut flagged."""
         prompts = self.book.render(asset, seed=self.config.seed)
         limit = self.config.prompts.token_limit or self.model.token_limit
         if self.count_tokens is not None and limit is not None:
             prompts = flag_long_prompts(prompts, self.count_tokens, limit)
+        self._check_row(asset, prompts)
         return prompts
+
+    def _check_row(self, asset: Asset, prompts: Sequence[Prompt]) -> None:
+        """Refuses a row whose own settings the model cannot take, before any device time."""
+        own = asset.overrides
+        if own.width is None and own.negative is None:
+            return
+        problems = []
+        for prompt in prompts[:1]:
+            request, _ = requests_of(asset, prompt, self.base, self.config, [0])
+            problems = check_request(self.model, request)
+        if problems:
+            file, row = str(self.config.sheet.path), asset.rows[0] if asset.rows else None
+            raise InputError([replace(p, file=file, row=row, message=f"{asset.id}: {p.message}") for p in problems])
 
     def refresh(self) -> None:
         """Reads index and catalog again: another run may have ended since the job was opened."""
@@ -479,34 +493,6 @@ def check_job(job: Job) -> dict[str, Any]:
         "store": job.store.url,
         "remarks": bad + remarks,
     }
-
-
-def reproduce_entry(path: Path | str, key: str) -> Reproduction:
-    """Makes one published image again from its catalog entry alone; see `reproduce`.
-
-    The entry's settings count, not the config's of today; the model is the config's and must be of the same revision.
-    """
-    config = read_config(path)
-    store = open_store(config.store, config.store_url, read_only=True)
-    entry = find_entry(open_catalog(store, config.name), key)
-    model = resolve_model(config.model, config.resolve)
-    upscaler = resolve_upscaler(config.upscale, config.resolve)
-    problems = []
-    if (model.engine, model.epoch, model.revision) != (entry.engine, entry.request["epoch"], entry.revision):
-        problems.append(
-            Problem(
-                f"{entry.asset_id} was made by {entry.model} at revision {entry.revision[:16]}, "
-                f"the config's model is {model.id} at {model.revision[:16]}",
-                "put that revision into the config", str(path), column="model.revision",
-            )
-        )  # fmt: skip
-    if upscaler.key != entry.upscaler:
-        problems.append(
-            Problem("the config's upscaler is another one", f"use {entry.upscaler}", str(path), column="upscale")
-        )
-    if problems:
-        raise InputError(problems)
-    return reproduce(entry, load_generator(model, config.model), load_upscaler(upscaler, config.upscale), store)
 
 
 def rates_of(job: Job) -> Any:

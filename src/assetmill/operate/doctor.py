@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -70,15 +70,14 @@ def _examine_machine() -> Iterator[Finding]:
 
 
 def _examine_models(config: Config) -> Iterator[Finding]:
-    for what, resolve, section in (
-        ("model", resolve_model, config.model),
-        ("judge", resolve_judge, config.judge),
-        ("upscaler", resolve_upscaler, config.upscale),
-    ):
+    checks: dict[str, tuple[str, Callable[[], str]]] = {
+        "model": (config.model.source, lambda: resolve_model(config.model, config.resolve).revision),
+        "judge": (config.judge.source, lambda: resolve_judge(config.judge, config.resolve).key),
+        "upscaler": (config.upscale.source, lambda: resolve_upscaler(config.upscale, config.resolve).key),
+    }
+    for what, (source, resolve) in checks.items():
         try:
-            spec: Any = resolve(section, config.resolve)  # type: ignore[operator]
-            revision = getattr(spec, "revision", None) or spec.key
-            yield Finding(True, what, f"{section.source}: {str(revision)[:16]}")
+            yield Finding(True, what, f"{source}: {resolve()[:16]}")
         except (InputError, EngineError) as error:
             yield Finding(False, what, str(error), f"check `{what}` in the config")
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from assetmill.config import read_config
 from assetmill.deliver.picture import decode, encode
 from assetmill.engines.protocols import Generator, Upscaler
+from assetmill.engines.registry import load_generator, load_upscaler, resolve_model, resolve_upscaler
 from assetmill.records import InputError, Problem, blob_key, request_from_json
-from assetmill.storage.catalog import Catalog, CatalogEntry
-from assetmill.storage.store import Store, get_blob
+from assetmill.storage.catalog import Catalog, CatalogEntry, open_catalog
+from assetmill.storage.store import Store, get_blob, open_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +92,31 @@ def reproduce(entry: CatalogEntry, generator: Generator, upscaler: Upscaler, sto
         blob_key(master),
         master,
     )
+
+
+def reproduce_entry(path: Path | str, key: str) -> Reproduction:
+    """Makes one published image again from its catalog entry alone; see `reproduce`.
+
+    The entry's settings count, not the config's of today; the model is the config's and must be of the same revision.
+    """
+    config = read_config(path)
+    store = open_store(config.store, config.store_url, read_only=True)
+    entry = find_entry(open_catalog(store, config.name), key)
+    model = resolve_model(config.model, config.resolve)
+    upscaler = resolve_upscaler(config.upscale, config.resolve)
+    problems = []
+    if (model.engine, model.epoch, model.revision) != (entry.engine, entry.request["epoch"], entry.revision):
+        problems.append(
+            Problem(
+                f"{entry.asset_id} was made by {entry.model} at revision {entry.revision[:16]}, "
+                f"the config's model is {model.id} at {model.revision[:16]}",
+                "put that revision into the config", str(path), column="model.revision",
+            )
+        )  # fmt: skip
+    if upscaler.key != entry.upscaler:
+        problems.append(
+            Problem("the config's upscaler is another one", f"use {entry.upscaler}", str(path), column="upscale")
+        )
+    if problems:
+        raise InputError(problems)
+    return reproduce(entry, load_generator(model, config.model), load_upscaler(upscaler, config.upscale), store)

@@ -14,6 +14,7 @@ from assetmill.starter.models import copy_text_tower, make_text_encoder
 from assetmill.starter.tokenizer import build_tokenizer
 from assetmill.starter.train.clip import disturb, encode_text, lie_loss, make_clip, matches
 from assetmill.starter.train.loop import AveragedWeights, Progress, Stage, decayed_rate
+from assetmill.starter.train.neighbours import Neighbours
 from assetmill.starter.train.unet import Noise, Partnership, spread_steps
 
 
@@ -134,3 +135,15 @@ def test_disturbing_gives_each_picture_its_own_dose() -> None:
     pictures = torch.rand(32, 3, 64, 64)
     same = (disturb(pictures, np.random.default_rng(0)) == pictures).flatten(1).all(1)
     assert 0 < same.sum() < 32
+
+
+def test_neighbours_share_what_they_should() -> None:
+    """A group of 16 has the first picture's twelve mixes of style and pattern, and four strangers."""
+    grid = np.stack(np.meshgrid(*(np.arange(k) for k in (16, 9, 3, 4, 4)), indexing="ij"), -1).reshape(-1, 5)
+    rows = Neighbours(grid).draw(3, np.random.default_rng(0))
+    for group in grid[rows].reshape(3, 16, 5):
+        assert len({tuple(one) for one in group}) == 16
+        assert {(one[2], one[3]) for one in group[:12]} == {(p, s) for p in range(3) for s in range(4)}
+        assert (group[:12, [0, 1, 4]] == group[0, [0, 1, 4]]).all()
+        assert (group[12:15, 0] != group[0, 0]).all()
+        assert group[15, 1] != group[0, 1]

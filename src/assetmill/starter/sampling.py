@@ -101,7 +101,7 @@ def draw_samples(
     pictures = generate(
         pipeline,
         [text for text in texts for _ in range(num_seeds)],
-        list(range(num_seeds)) * num_prompts,
+        range(num_prompts * num_seeds),
         steps=steps or settings.steps,
         guidance=settings.guidance if guidance is None else guidance,
         advance=advance,

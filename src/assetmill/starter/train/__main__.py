@@ -30,7 +30,7 @@ from assetmill.starter.train.loop import Stage
 from assetmill.starter.train.unet import Partnership, train_unet
 from assetmill.starter.train.upscaler import train_upscaler
 from assetmill.starter.train.vae import encode_split, train_vae
-from assetmill.starter.train.views import seen_by_the_pipeline
+from assetmill.starter.train.views import draw_views
 
 MINUTES = {
     "vae": 30.0,
@@ -38,7 +38,7 @@ MINUTES = {
     "judge": 5.0,
     "upscaler": 11.0,
     "unet": 75.0,
-    "clip-views": 10.0,
+    "clip-views": 18.0,
 }
 """Stage -> minutes of the shipped recipe, on one core each."""
 ORDER = ("vae", "clip", "judge", "upscaler", "unet", "clip-views", "pack")
@@ -136,7 +136,7 @@ class Recipe:
 
     def _clip_views(self) -> None:
         split = self._train_split()
-        views = seen_by_the_pipeline(
+        bank = draw_views(
             split,
             self._latents(),
             self._averaged("vae", make_vae()),
@@ -145,7 +145,7 @@ class Recipe:
             self.tokenizer,
         )
         first = self.out / "checkpoints" / "clip.pt"
-        train_clip(self._stage("clip-views"), split, self.tokenizer, pictures_of=views, start_from=first, peak=4e-4)
+        train_clip(self._stage("clip-views"), split, self.tokenizer, start_from=first, bank=bank, peak=1e-3)
 
     def _pack(self) -> None:
         weights = self.out / "weights"

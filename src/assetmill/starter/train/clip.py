@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,11 @@ from assetmill.starter.data import RenderedSplit, to_tensor
 from assetmill.starter.models import clip_config, save_half
 from assetmill.starter.renderer import IconSpec
 from assetmill.starter.train.loop import AveragedWeights, Progress, Stage, decayed_rate, set_rate
+from assetmill.starter.train.neighbours import Neighbours
 from assetmill.starter.vocabulary import ATTRIBUTES
 
 BATCH = 96
+PEAK_RATE = 1.5e-3
 NUM_LIES = 1
 PREPROCESS = {
     "mean": [0.5, 0.5, 0.5],
@@ -25,9 +26,6 @@ PREPROCESS = {
     "interpolation": "bicubic",
     "resize_mode": "shortest",
 }
-
-PictureSource = Callable[[np.ndarray, int], torch.Tensor]
-"""Rows of the train split and the step number -> pictures, float (n, 3, 64, 64) in [-1, 1]."""
 
 
 def write_clip_folder(folder: Path, tokenizer_folder: Path, model: torch.nn.Module | None = None) -> None:
@@ -132,14 +130,15 @@ def train_clip(
     train: RenderedSplit,
     tokenizer_folder: Path,
     *,
-    pictures_of: PictureSource | None = None,
     start_from: Path | None = None,
-    peak: float = 1.5e-3,
+    bank: RenderedSplit | None = None,
+    peak: float = PEAK_RATE,
 ) -> torch.nn.Module:
     """Train for the stage's time and return the averaged CLIP in eval mode.
 
-    `pictures_of` replaces the renders by other views of the same rows (reconstructions, half-denoised
-    pictures); `start_from` is the checkpoint of an earlier stretch.
+    The first stretch draws pictures at random and tells lies about each. A later stretch goes on from the
+    checkpoint `start_from` with groups of near-alike pictures, a quarter of them from `bank` (pictures as the
+    pipeline shows them).
     """
     from transformers import CLIPTokenizer
 
@@ -152,20 +151,28 @@ def train_clip(
     others = [value for name, value in clip.named_parameters() if value.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98))
-    average = AveragedWeights(clip, 0.995)
+    average = AveragedWeights(clip, 0.99)
     progress = Progress(stage, {"model": clip, "optimizer": optimizer, "average": average})
+    neighbours = Neighbours(train.labels)
+    bank_neighbours = Neighbours((bank or train).labels)
     clip.train()
     for step in progress.steps():
         rng = np.random.default_rng([23, len(stage.name), step])
-        rows = np.sort(rng.integers(len(train), size=BATCH))
-        shown = train.labels[rows]
+        if bank is None:
+            rows = np.sort(rng.integers(len(train), size=BATCH))
+            shown, pictures = train.labels[rows], to_tensor(train.pictures[rows])
+        else:
+            rows, views = neighbours.draw(BATCH // 16 - 2, rng), bank_neighbours.draw(2, rng)
+            shown = np.concatenate([train.labels[rows], bank.labels[views]])
+            pictures = torch.cat([to_tensor(train.pictures[rows]), to_tensor(bank.pictures[views])])
         specs = specs_of(shown)
-        lies = [lie for spec in specs for lie in _lies(spec, rng)]
-        captions = [describe(spec, rng, short_share=0.25) for spec in specs]
+        lies = [] if bank is not None else [lie for spec in specs for lie in _lies(spec, rng)]
+        captions = [describe(spec, rng, short_share=0.25 if lies else 0.1) for spec in specs]
         captions += [describe(lie, rng, short_share=0.0) for lie in lies]
-        said = np.concatenate([shown, [_classes(lie) for lie in lies]])
-        pictures = pictures_of(rows, step) if pictures_of else to_tensor(train.pictures[rows])
-        pictures = disturb(pictures.to(stage.device), rng)
+        said = np.concatenate([shown, [_classes(lie) for lie in lies]]) if lies else shown
+        # strong doses first; later mild ones, because blur and noise hide what tells flat from pixel art
+        doses = {} if bank is None else {"blurred": 0.05, "noisy": 0.3, "most": 0.08}
+        pictures = disturb(pictures.to(stage.device), rng, **doses)
         tokens = tokenizer(
             [caption.text for caption in captions], padding=True, truncation=True, return_tensors="pt"
         ).input_ids.to(stage.device)
@@ -174,9 +181,11 @@ def train_clip(
         text_features = F.normalize(encode_text(clip, tokens), dim=-1)
         logits = clip.logit_scale.exp() * image_features @ text_features.T
         true = matches(captions, said, shown).to(stage.device)
-        contrast, lied = contrastive_loss(logits, true, BATCH), lie_loss(logits, true, BATCH)
+        loss = contrastive_loss(logits, true, BATCH)
+        if lies:
+            loss = loss + lie_loss(logits, true, BATCH)
         optimizer.zero_grad(set_to_none=True)
-        (contrast + lied).backward()
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(clip.parameters(), 1.0)
         optimizer.step()
         with torch.no_grad():
@@ -184,7 +193,7 @@ def train_clip(
         average.update(clip)
         own = logits.detach()[:, :BATCH]
         hit = true[torch.arange(BATCH), own.argmax(1)].float().mean()
-        progress.count(BATCH, contrast=contrast.item(), lied=lied.item(), picked=hit.item())
+        progress.count(BATCH, loss=loss.item(), picked=hit.item())
     clip.load_state_dict(average.mean)
     return clip.eval()
 

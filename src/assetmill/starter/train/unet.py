@@ -28,6 +28,7 @@ from assetmill.starter.train.loop import (
 BATCH = 32
 UNCONDITIONED_SHARE = 0.1
 PEAK_RATE = 1e-3
+AVERAGE_EVERY, AVERAGE_DECAY = 4, 0.992
 
 
 @dataclass
@@ -130,8 +131,8 @@ def train_unet(
     tokenizer = CLIPTokenizer.from_pretrained(str(tokenizer_folder))
     unet = make_unet().to(stage.device, memory_format=torch.channels_last)
     text_encoder = text_encoder.to(stage.device).eval()
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.01)
-    average = AveragedWeights(unet, 0.998)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    average = AveragedWeights(unet, AVERAGE_DECAY)
     noise_tables = Noise.of_scheduler()
     progress = Progress(stage, {"model": unet, "optimizer": optimizer, "average": average})
     torch.manual_seed(47 + 1000 * rank + progress.step)
@@ -159,6 +160,7 @@ def train_unet(
         progress.count(BATCH, loss=error.mean().item(), noisy_loss=error[late].mean().item())
         if partnership is not None and (came := partnership.meet(unet, progress.samples)) > 1:
             progress.count(0, partners=came)
-        average.update(unet)
+        if step % AVERAGE_EVERY == 0:
+            average.update(unet)
     unet.load_state_dict(average.mean)
     return unet.eval()

@@ -8,21 +8,23 @@ import numpy as np
 import torch
 
 from assetmill.starter.captions import caption
-from assetmill.starter.data import RenderedSplit, to_tensor
+from assetmill.starter.data import RenderedSplit, to_pictures
 from assetmill.starter.models import CONTEXT_LENGTH
-from assetmill.starter.train.clip import PictureSource, specs_of
+from assetmill.starter.train.clip import specs_of
 from assetmill.starter.train.unet import Noise
 
 
-def seen_by_the_pipeline(
+@torch.no_grad()
+def draw_views(
     split: RenderedSplit,
     latents: np.ndarray,
     vae: torch.nn.Module,
     unet: torch.nn.Module,
     text_encoder: torch.nn.Module,
     tokenizer_folder: Path,
-) -> PictureSource:
-    """Return a source of batches that mix renders, VAE reconstructions and half-denoised pictures by thirds.
+    count: int = 6000,
+) -> RenderedSplit:
+    """Return `count` pictures of a split as the pipeline shows them: half decoded, half half-denoised.
 
     A half-denoised picture is the UNet's guess at the clean latents from noisy ones (arXiv:2202.00512),
     decoded: it has the softness and the errors of generated pictures, and its truth is still known.
@@ -31,27 +33,22 @@ def seen_by_the_pipeline(
 
     tokenizer = CLIPTokenizer.from_pretrained(str(tokenizer_folder))
     tables = Noise.of_scheduler()
-
-    def half_denoised(rows: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
-        clean = torch.from_numpy(latents[rows]).float()
-        texts = [caption(spec, rng) for spec in specs_of(split.labels[rows])]
-        tokens = tokenizer(
-            texts, padding="max_length", max_length=CONTEXT_LENGTH, truncation=True, return_tensors="pt"
-        ).input_ids
-        steps = torch.from_numpy(rng.integers(100, 700, size=len(rows)))
-        noisy, _ = tables.mix(clean, torch.randn_like(clean), steps)
-        velocity = unet(noisy, steps, text_encoder(tokens)[0]).sample
-        signal, noise = tables.signal[steps].view(-1, 1, 1, 1), tables.noise[steps].view(-1, 1, 1, 1)
-        return vae.decode(signal * noisy - noise * velocity).sample.clamp(-1, 1)
-
-    @torch.no_grad()
-    def pictures_of(rows: np.ndarray, step: int) -> torch.Tensor:
-        rng = np.random.default_rng([61, step])
-        pictures = to_tensor(split.pictures[rows])
-        kinds = rng.permutation(len(rows)) % 3
-        decoded = torch.from_numpy(latents[rows[kinds == 1]]).float()
-        pictures[torch.from_numpy(kinds == 1)] = vae.decode(decoded).sample.clamp(-1, 1)
-        pictures[torch.from_numpy(kinds == 2)] = half_denoised(rows[kinds == 2], rng)
-        return pictures
-
-    return pictures_of
+    rng = np.random.default_rng(61)
+    torch.manual_seed(61)
+    rows = rng.permutation(len(split))[:count]
+    pictures = []
+    for start in range(0, len(rows), 50):
+        some = rows[start : start + 50]
+        clean = torch.from_numpy(latents[some]).float()
+        if (start // 50) % 2:
+            texts = [caption(spec, rng) for spec in specs_of(split.labels[some])]
+            tokens = tokenizer(
+                texts, padding="max_length", max_length=CONTEXT_LENGTH, truncation=True, return_tensors="pt"
+            ).input_ids
+            steps = torch.from_numpy(rng.integers(100, 600, size=len(some)))
+            noisy, _ = tables.mix(clean, torch.randn_like(clean), steps)
+            velocity = unet(noisy, steps, text_encoder(tokens)[0]).sample
+            signal, noise = tables.signal[steps].view(-1, 1, 1, 1), tables.noise[steps].view(-1, 1, 1, 1)
+            clean = signal * noisy - noise * velocity
+        pictures.append(to_pictures(vae.decode(clean).sample))
+    return RenderedSplit(split.name, split.held_out, np.concatenate(pictures), split.labels[rows])

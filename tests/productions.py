@@ -138,7 +138,8 @@ class Production:
         store = self.store
         blobs = {i.key for i in store.list("blobs/")}
         for candidate in self.candidates():
-            assert f"blobs/{candidate.blob[:2]}/{candidate.blob}.png" in blobs
+            extension = candidate.media_type.removeprefix("image/")
+            assert f"blobs/{candidate.blob[:2]}/{candidate.blob}.{extension}" in blobs
         found = self.catalog.verify()
         assert found.passed, found
         assert not self.index.problems

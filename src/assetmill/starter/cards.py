@@ -32,16 +32,16 @@ CARDS: dict[str, tuple[str, str, str]] = {
         "`UNet2DConditionModel` (7.5 M), `CLIPTextModel` (0.7 M), DDIM with v-prediction, trailing steps and zero "
         "terminal SNR. Load with `StableDiffusionPipeline.from_pretrained(folder)`; `assetmill.json` has the steps and "
         "the guidance that its figures were measured at.",
-        "VAE 30 minutes; UNet 75 minutes on latents of 64,000 "
-        "renders by two processes that average their weights; captions worded anew at every step, 10 % empty; the "
-        "text encoder is the text tower of the starter CLIP, frozen.",
+        "VAE 30 minutes; UNet 77 minutes of one core on latents of 64,000 renders (seven of them beside a second "
+        "process that averaged weights with it); captions worded anew at every step, 10 % empty; the text encoder is the text tower of the starter CLIP, frozen.",
     ),
     "clip": (
         "Starter CLIP",
         "An open_clip model: ModifiedResNet [1, 1, 1, 1] of width 24 at 64 × 64, text tower of 3 layers × 128, "
         "128-d embeddings. Load with `open_clip.create_model_and_transforms('local-dir:<folder>')`.",
-        "20 minutes on renders with one-attribute lies as extra negatives, then a stretch on VAE reconstructions and "
-        "half-denoised pictures, so that it can rank what the pipeline draws.",
+        "20 minutes on renders with one-attribute lies as extra negatives, then 45 minutes of a busy core on groups of "
+        "near-alike pictures, partly VAE reconstructions and half-denoised pictures, so that it can rank what the "
+        "pipeline draws.",
     ),
     "upscaler": (
         "Starter upscaler ×4",

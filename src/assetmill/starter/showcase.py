@@ -21,7 +21,7 @@ from assetmill.starter.renderer import IconSpec, draw, sample_spec
 from assetmill.starter.sampling import Samples, draw_samples, generate, load_clip, load_pipeline
 from assetmill.starter.vocabulary import ATTRIBUTES, COLOURS, GROUNDS, OBJECTS, PATTERNS, STYLES
 
-GUIDANCES = (1.0, 1.5, 2.0, 3.0, 4.5)
+GUIDANCES = (1.0, 1.25, 1.5, 2.0, 3.0, 4.5)
 
 
 def tile(pictures: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
@@ -121,7 +121,7 @@ def plot_score_against_truth(right: np.ndarray, scores: np.ndarray, folder: Path
 
 
 def sweep_guidance(
-    pipeline: Any, judge: Any, clip: Any, *, num_prompts: int = 48, num_seeds: int = 8
+    pipeline: Any, judge: Any, clip: Any, *, num_prompts: int = 32, num_seeds: int = 8
 ) -> list[dict[str, Any]]:
     """Return the figures at each guidance, on validation prompts (never those of the evaluation)."""
     rows = []
@@ -163,7 +163,7 @@ def plot_curves(curves: Path, folder: Path) -> None:
     """Write the training curves of a `--out` folder's `curves/`."""
     from matplotlib.figure import Figure
 
-    shown = (("vae", "psnr"), ("clip", "lied"), ("judge", "loss"), ("upscaler", "psnr"), ("unet", "loss"))
+    shown = (("vae", "psnr"), ("clip", "picked"), ("judge", "loss"), ("upscaler", "psnr"), ("unet", "loss"))
     figure = Figure(figsize=(11, 2.6), layout="constrained")
     for axes, (name, value) in zip(figure.subplots(1, len(shown)), shown, strict=True):
         lines = [json.loads(line) for line in (curves / f"{name}.jsonl").read_text().splitlines()]
@@ -184,7 +184,7 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m assetmill.starter.showcase", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/img"))
     parser.add_argument("--prompts", type=int, default=96, help="prompts of the ranking pictures")
-    parser.add_argument("--sweep-prompts", type=int, default=48, help="prompts at each guidance; 0 leaves it out")
+    parser.add_argument("--sweep-prompts", type=int, default=32, help="prompts at each guidance; 0 leaves it out")
     parser.add_argument("--curves", type=Path, help="a training folder's curves/, to plot them too")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(words)

@@ -38,7 +38,7 @@ MINUTES = {
     "judge": 5.0,
     "upscaler": 11.0,
     "unet": 75.0,
-    "clip-views": 18.0,
+    "clip-views": 30.0,
 }
 """Stage -> minutes of the shipped recipe, on one core each."""
 ORDER = ("vae", "clip", "judge", "upscaler", "unet", "clip-views", "pack")

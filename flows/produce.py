@@ -140,7 +140,7 @@ def main(arguments: list[str]) -> int:
     """`python flows/produce.py CONFIG [ID…]`. Gives the exit code of `assetmill run`."""
     from rich.console import Console
 
-    from assetmill.cli import run_command
+    from assetmill.operate.exits import run_command
     from assetmill.operate.logs import set_up_logging
     from assetmill.operate.summary import show_report
 

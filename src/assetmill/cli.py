@@ -6,15 +6,14 @@ unavailable, 70 a bug. Tables and progress go to stderr, `--json` gives one obje
 
 from __future__ import annotations
 
-import json as jsonlib
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from assetmill import __version__
+from assetmill.operate.exits import SOME_FAILED, UNAVAILABLE, print_json, run_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from assetmill.pipeline import Job, Run
     from assetmill.storage.catalog import Catalog
     from assetmill.storage.store import Store
-
-DONE, SOME_FAILED, BAD_INPUT, ALREADY_RUNNING, BUDGET_REACHED, UNAVAILABLE, BUG = 0, 1, 2, 3, 4, 5, 70
 
 app = typer.Typer(
     help="Spreadsheets in, ranked and upscaled image variants with a versioned catalog out.",
@@ -54,10 +51,6 @@ def _console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(jsonlib.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
 def _open_store_of(config_path: Path, *, read_only: bool = True) -> tuple[str, Store]:
@@ -108,7 +101,7 @@ def init(
 
     written = [str(p) for p in write_sample(config)]
     if as_json:
-        _print_json({"written": written})
+        print_json({"written": written})
     else:
         for path in written:
             typer.echo(path)
@@ -122,7 +115,7 @@ def check(config: ConfigPath, as_json: AsJson = False) -> None:
 
     found = check_job(open_job(config))
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         from assetmill.operate.console import facts_table
 
@@ -154,7 +147,7 @@ def plan(
         out.write_bytes(pin_plan(made, summary))
         summary["plan_file"] = str(out)
     if as_json:
-        _print_json(summary)
+        print_json(summary)
     else:
         from assetmill.operate.summary import show_plan
 
@@ -251,7 +244,7 @@ def doctor(
 
     findings = examine(config)
     if as_json:
-        _print_json({"ok": all(f.ok for f in findings), "findings": [f.as_dict() for f in findings]})
+        print_json({"ok": all(f.ok for f in findings), "findings": [f.as_dict() for f in findings]})
     else:
         from assetmill.operate.console import make_table
 
@@ -266,7 +259,7 @@ def schema() -> None:
     """Print the JSON Schema of a config file, for editors."""
     from assetmill.config import config_schema
 
-    _print_json(config_schema())
+    print_json(config_schema())
 
 
 @eval_app.command("starter")
@@ -280,7 +273,7 @@ def eval_starter(
 
     found = evaluate_starter(num_prompts=prompts, num_seeds=seeds)
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         from assetmill.operate.console import make_table
 
@@ -299,12 +292,15 @@ def catalog_list(config: ConfigPath, as_json: AsJson = False) -> None:
     catalog = _open_catalog_of(config)
     rows = [asdict(v) for v in catalog.versions()]
     if as_json:
-        _print_json({"latest": catalog.latest(), "held": catalog.held(), "versions": rows})
+        print_json({"latest": catalog.latest(), "held": catalog.held(), "versions": rows})
     else:
         from assetmill.operate.console import make_table
 
-        names = tuple(rows[0]) if rows else ("version",)
-        _console().print(make_table("catalog", names, [tuple(r.values()) for r in rows]))
+        names = ("version", "created", "assets", "variants", "action", "run", "note")
+        short = [
+            {**r, "created": r["created"][:16], "run": r["run"][-6:], "note": r["note"] or r["problem"]} for r in rows
+        ]
+        _console().print(make_table("catalog", names, [[r[n] for n in names] for r in short]))
 
 
 @catalog_app.command("show")
@@ -318,7 +314,7 @@ def catalog_show(
     catalog = _open_catalog_of(config)
     entries = catalog.show(asset, version) if asset else list(catalog.iter_entries(version))
     if as_json:
-        _print_json({"version": version or catalog.latest(), "entries": [e.as_json() for e in entries]})
+        print_json({"version": version or catalog.latest(), "entries": [e.as_json() for e in entries]})
     else:
         from assetmill.operate.console import make_table
 
@@ -333,8 +329,8 @@ def catalog_show(
 @catalog_app.command("diff")
 def catalog_diff(
     config: ConfigPath,
-    old: Annotated[int, typer.Argument(min=0)],
-    new: Annotated[int, typer.Argument(min=0)],
+    old: Annotated[int, typer.Argument(min=0, metavar="OLD", help="A version; 0 is the empty catalog.")],
+    new: Annotated[int, typer.Argument(min=0, metavar="NEW", help="Another version.")],
     as_json: AsJson = False,
 ) -> None:
     """Say which assets two versions differ in."""
@@ -342,6 +338,21 @@ def catalog_diff(
 
     found = asdict(_open_catalog_of(config).diff(old, new))
     _print_facts(f"version {old} to {new}", {k: list(v) for k, v in found.items()}, as_json)
+
+
+@catalog_app.command("export")
+def catalog_export(
+    config: ConfigPath,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .jsonl or .parquet file to write.")],
+    version: Version = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write all that made each variant (prompts, seeds, models, scores, keys) as JSON lines or Parquet."""
+    catalog = _open_catalog_of(config)
+    writers = {".jsonl": catalog.export_jsonl, ".parquet": catalog.export_parquet}
+    if file.suffix not in writers:
+        raise typer.BadParameter(f"{file} ends neither in .jsonl nor in .parquet", param_hint="FILE")
+    _print_facts("exported", {"file": str(file), "variants": writers[file.suffix](file, version)}, as_json)
 
 
 @catalog_app.command("verify")
@@ -356,7 +367,9 @@ def catalog_verify(config: ConfigPath, version: Version = None, as_json: AsJson 
 
 @catalog_app.command("rollback")
 def catalog_rollback(
-    config: ConfigPath, version: Annotated[int, typer.Argument(min=1)], as_json: AsJson = False
+    config: ConfigPath,
+    version: Annotated[int, typer.Argument(min=1, metavar="VERSION", help="See `list`.")],
+    as_json: AsJson = False,
 ) -> None:
     """Publish an older version again, and hold it there until `release`."""
     new = _open_catalog_of(config, read_only=False).rollback(version)
@@ -387,7 +400,7 @@ def runs_list(config: ConfigPath, as_json: AsJson = False) -> None:
         for r in list_runs(store, name, running=holder_run_id(store, name))
     ]  # fmt: skip
     if as_json:
-        _print_json({"runs": rows})
+        print_json({"runs": rows})
     else:
         from assetmill.operate.console import make_table
 
@@ -411,7 +424,7 @@ def runs_show(
 
 def _print_facts(title: str, facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        _print_json(facts)
+        print_json(facts)
     else:
         from assetmill.operate.console import facts_table
 
@@ -423,7 +436,7 @@ def _show_report(job: Job, report: dict[str, Any], as_json: bool) -> None:
 
     places = places_of(job.store, job.config, report)
     if as_json:
-        _print_json({**report, "places": places})
+        print_json({**report, "places": places})
     else:
         show_report(_console(), report, places)
 
@@ -458,64 +471,9 @@ def _stop_on_signal(run: Run) -> None:
     signal.signal(signal.SIGINT, stop)
 
 
-# --- errors -------------------------------------------------------------------------------------------------
-
-
 def main() -> None:
     """Runs the command line and exits with the code of what happened."""
     sys.exit(run_command(lambda: app(standalone_mode=False)))
-
-
-def run_command(command: Callable[[], Any]) -> int:
-    """Runs a command and gives its exit code; errors are printed with their way out."""
-    try:
-        result = command()
-    except typer.Exit as error:
-        return error.exit_code
-    except (typer.Abort, KeyboardInterrupt):
-        return 130
-    except BrokenPipeError:
-        return SOME_FAILED
-    except Exception as error:  # noqa: BLE001 - the outermost frame: every error becomes an exit code
-        show = getattr(error, "show", None)  # the command line's own errors print their usage
-        if callable(show):
-            show()
-            _print_error(error, BAD_INPUT, [getattr(error, "format_message", error.__str__)()])
-            return BAD_INPUT
-        return _explain(error)
-    return result if isinstance(result, int) else DONE
-
-
-def _explain(error: Exception) -> int:
-    from assetmill.engines.protocols import EngineError
-    from assetmill.operate.lock import AlreadyRunning
-    from assetmill.operate.produce import BreakerTripped
-    from assetmill.records import InputError
-    from assetmill.storage.catalog import CatalogHeld
-    from assetmill.storage.store import CorruptObject, StoreRefused, StoreUnavailable
-
-    codes: list[tuple[type[Exception] | tuple[type[Exception], ...], int]] = [
-        (InputError, BAD_INPUT),
-        (AlreadyRunning, ALREADY_RUNNING),
-        (CatalogHeld, BAD_INPUT),
-        (BreakerTripped, SOME_FAILED),
-        ((StoreRefused, StoreUnavailable, EngineError, CorruptObject), UNAVAILABLE),
-    ]
-    code = next((c for kinds, c in codes if isinstance(error, kinds)), BUG)
-    _print_error(error, code, list(map(str, error.problems)) if isinstance(error, InputError) else [str(error)])
-    if code == BUG:
-        import logging
-
-        logging.getLogger("assetmill").exception("a bug in assetmill: please report it with the lines above")
-    else:
-        sys.stderr.write(f"assetmill: {error}\n")
-    return code
-
-
-def _print_error(error: Exception, code: int, problems: list[str]) -> None:
-    """An error as one JSON object, for those who asked for one."""
-    if "--json" in sys.argv:
-        _print_json({"error": type(error).__name__, "exit_code": code, "problems": problems})
 
 
 if __name__ == "__main__":

@@ -193,7 +193,7 @@ class BudgetConfig(_Section):
 
 class RunConfig(_Section):
     chunk: int = Field(128, ge=1, le=4096, description="Candidates per chunk of whole assets (64-256 is usual).")
-    threads: int | None = Field(None, ge=1, description="torch threads; the cores left by the encoders if left out.")
+    threads: int | None = Field(None, ge=1, description="torch threads; all cores if left out.")
     writers: int = Field(2, ge=1, le=64, description="Threads that encode, hash and store.")
     budget: BudgetConfig = BudgetConfig()
 
@@ -258,15 +258,15 @@ def read_config(path: Path | str) -> Config:
     except ValidationError as error:
         problems = []
         for item in error.errors():
-            keys = tuple(str(k) for k in item["loc"])
+            place = tuple(str(k) for k in item["loc"])
             shown = repr(item["input"])[:80] if item["type"] not in ("missing",) else None
             problems.append(
                 Problem(
                     _plain_message(item["msg"]),
-                    _way_out(item["type"], keys),
+                    _way_out(item["type"], place),
                     file=str(path),
-                    row=_line_of(lines, keys),
-                    column=".".join(keys),
+                    row=_line_of(lines, place),
+                    column=".".join(place),
                     value=shown,
                 )
             )

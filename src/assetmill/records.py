@@ -412,7 +412,7 @@ class VariantRecord:
 
 @dataclass(frozen=True, slots=True)
 class OutcomeRecord:
-    """What became of an asset in a run: `status` is `chosen`, `exhausted`, `failed` or `pending_review`.
+    """What became of an asset in a run: `status` is `chosen`, `exhausted`, `failed`, `transient` or `pending_review`.
 
     `work_key`, `select_key` and `meta_key` say for which requests, for which way of choosing and for which
     metadata that holds; a plan compares them with today's. `chosen` are variant keys in rank order.

@@ -87,7 +87,7 @@ def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        if value not in (None, "", [], {}, 0):
+        if value not in (None, "", [], (), {}, 0):
             table.add_row(Text(name), Text(str(value)))
     return table
 

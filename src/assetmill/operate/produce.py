@@ -22,7 +22,7 @@ from assetmill.deliver.picture import decode, encode
 from assetmill.engines.batching import Done, generate_all
 from assetmill.engines.protocols import Engines
 from assetmill.intake.plan import AssetPlan, extra_budget, requests_of
-from assetmill.operate.settle import Group, Item, Settled, settle
+from assetmill.operate.settle import Group, Item, Settled, extension_of, settle
 from assetmill.operate.stages import Stages
 from assetmill.records import (
     CandidateRecord,
@@ -194,7 +194,7 @@ class ChunkWorker:
     def _missing_items(self, opened: OpenChunk) -> list[Item]:
         """Items of the chunk's assets that must be generated; earlier candidates are read back and judged."""
         missing: list[Item] = []
-        found: list[tuple[Item, str]] = []
+        found: list[tuple[Item, CandidateRecord]] = []
         for group in opened.groups:
             history = opened.history.get(group.plan.asset.id)
             for prompt in group.prompts:
@@ -221,13 +221,13 @@ class ChunkWorker:
         return [Item(group.plan, prompt, i, r, r.key) for i, r in zip(indices, requests, strict=True)]
 
     def _sort_in(
-        self, item: Item, history: AssetHistory | None, missing: list[Item], found: list[tuple[Item, str]]
+        self, item: Item, history: AssetHistory | None, missing: list[Item], found: list[tuple[Item, CandidateRecord]]
     ) -> None:
         """Puts an item where it belongs: made before, failed for good, cut mid-way, or to be made."""
         candidate = history.candidates.get(item.key) if history else None
         failure = history.failures.get(item.key) if history else None
         if candidate is not None:
-            found.append((item, candidate.blob))
+            found.append((item, candidate))
         elif failure is not None and failure.kind == "poison" and not self.force:
             item.failures, item.stored = [failure], True
         elif history is not None and item.key in history.cuts:
@@ -235,21 +235,21 @@ class ChunkWorker:
         else:
             missing.append(item)
 
-    def _recall(self, opened: OpenChunk, found: list[tuple[Item, str]]) -> list[Item]:
+    def _recall(self, opened: OpenChunk, found: list[tuple[Item, CandidateRecord]]) -> list[Item]:
         """Reads earlier candidates back and judges them again; gives those whose picture is gone or damaged."""
         lost: list[Item] = []
         with self.stages.time("read"):
-            jobs = [(item, blob, self._writers.submit(self._read, blob)) for item, blob in found]
-            for item, blob, job in jobs:
+            jobs = [(item, made, self._writers.submit(self._read, made)) for item, made in found]
+            for item, made, job in jobs:
                 try:
                     item.pixels = job.result()
                 except (MissingObject, CorruptObject) as error:
-                    set_aside(self.store, blob_path(blob, self.extension))
+                    set_aside(self.store, blob_path(made.blob, extension_of(made.media_type)))
                     item.failures.append(FailureRecord(item.key, "lost", str(error)))
                     lost.append(item)
                     continue
                 item.stored = True
-                item.blob = _done(blob)
+                item.blob = _done(made.blob)
         alive = [item for item, _ in found if item.stored]
         for start in range(0, len(alive), self.batch):
             batch = _same_shape(alive[start : start + self.batch])
@@ -257,8 +257,8 @@ class ChunkWorker:
                 self._check_and_judge([(opened, item) for item in part], _stack(part), None)
         return lost
 
-    def _read(self, blob: str) -> np.ndarray:
-        return decode(get_blob(self.store, blob, self.extension))
+    def _read(self, made: CandidateRecord) -> np.ndarray:
+        return decode(get_blob(self.store, made.blob, extension_of(made.media_type)))
 
     # --- the device ------------------------------------------------------------------------------------------
 
@@ -350,7 +350,7 @@ class ChunkWorker:
         with self._device:
             settled = settle(
                 opened.groups, opened.history, self.engines.upscaler, self.config, self.stages, self.store,
-                extension=self.extension, media_type=MEDIA_TYPES[self.extension], banned_blobs=self.banned_blobs,
+                media_type=MEDIA_TYPES[self.extension], banned_blobs=self.banned_blobs,
             )  # fmt: skip
         self.progress.advance("upscales", settled.num_upscaled)
         masters = {key: self._writers.submit(self._write, pixels) for key, pixels in settled.masters.items()}

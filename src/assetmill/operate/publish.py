@@ -13,6 +13,7 @@ from typing import Any
 
 from assetmill.config import Config
 from assetmill.intake.plan import AssetPlan
+from assetmill.operate.settle import extension_of
 from assetmill.operate.stages import Stages
 from assetmill.records import InputError, OutcomeRecord, Problem, RequestRecord, VariantRecord, asset_key, content_key
 from assetmill.storage.catalog import Catalog, CatalogEntry, CatalogHeld
@@ -167,7 +168,7 @@ def _entry(
     }
     name = safe_name(config.publish.name.format_map(values))
     folder = f"{safe_name(plan.asset.id)}-{asset_key(plan.asset.id)[:6]}"
-    extension = variant.master_media_type.rsplit("/", 1)[-1]
+    extension = extension_of(variant.master_media_type)
     return CatalogEntry(
         asset_id=plan.asset.id,
         rank=rank,
@@ -218,7 +219,7 @@ def _put_object(store: Store, entry: CatalogEntry) -> str:
     """Stores an entry's file where it is not there yet; says what is wrong when its picture is gone or damaged."""
     if store.stat(entry.object_key) is not None:
         return ""
-    extension = entry.media_type.rsplit("/", 1)[-1]
+    extension = extension_of(entry.media_type)
     try:
         data = get_blob(store, entry.master, extension)
     except (MissingObject, CorruptObject) as error:

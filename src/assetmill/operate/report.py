@@ -16,6 +16,7 @@ from assetmill.intake.plan import Plan, Rates, guess_rates
 from assetmill.operate.produce import Chunk, ChunkResult
 from assetmill.operate.publish import Publication
 from assetmill.operate.runs import run_time
+from assetmill.operate.settle import extension_of
 from assetmill.operate.stages import Stages
 from assetmill.records import Request, content_key
 from assetmill.storage.index import AssetHistory, Index
@@ -217,7 +218,8 @@ def contact_row(
     shown: list[str] = []
     for key in keys:
         try:
-            pictures.append(get_blob(store, history.candidates[key].blob, config.publish.format))
+            made = history.candidates[key]
+            pictures.append(get_blob(store, made.blob, extension_of(made.media_type)))
         except (MissingObject, CorruptObject):
             continue
         captions.append(rejected.get(key) or (f"{scores[key]:.3f}" if key in scores else "no score"))

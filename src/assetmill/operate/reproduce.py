@@ -10,9 +10,13 @@ from assetmill.config import read_config
 from assetmill.deliver.picture import decode, encode
 from assetmill.engines.protocols import Generator, Upscaler
 from assetmill.engines.registry import load_generator, load_upscaler, resolve_model, resolve_upscaler
+from assetmill.operate.settle import extension_of
 from assetmill.records import InputError, Problem, blob_key, request_from_json
 from assetmill.storage.catalog import Catalog, CatalogEntry, open_catalog
+from assetmill.storage.layout import blob_path
 from assetmill.storage.store import Store, get_blob, open_store
+
+FORMATS = ("png", "webp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +74,14 @@ def reproduce(entry: CatalogEntry, generator: Generator, upscaler: Upscaler, sto
     import numpy as np
 
     request = request_from_json(entry.request)
-    extension = entry.media_type.rsplit("/", 1)[-1]
+    # Candidates keep the format of their day, masters have that of their publication.
+    extension = extension_of(entry.media_type)
+    base_extension = next((e for e in FORMATS if store.stat(blob_path(entry.blob, e)) is not None), extension)
     made = generator.generate([request])
-    base = encode(made.pixels[0], extension)
+    base = encode(made.pixels[0], base_extension)
     large = upscaler.upscale(made.pixels[:1])[0]
     master = encode(large, extension)
-    old_base = decode(get_blob(store, entry.blob, extension))
+    old_base = decode(get_blob(store, entry.blob, base_extension))
     old_master = decode(get_blob(store, entry.master, extension))
 
     def difference(a: np.ndarray, b: np.ndarray) -> int:

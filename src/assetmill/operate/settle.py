@@ -157,6 +157,11 @@ class Settled:
         return OutcomeRecord(asset_id, status, plan.work_key, plan.select_key, plan.meta_key, reason, len(items), keys)
 
 
+def extension_of(media_type: str) -> str:
+    """`image/png` as `png`."""
+    return media_type.rsplit("/", 1)[-1]
+
+
 def variant_key(blob: str, upscaler: str) -> str:
     """Names a variant: a base picture and the way it is upscaled."""
     return content_key("variant", {"blob": blob, "upscaler": upscaler})
@@ -170,7 +175,6 @@ def settle(
     stages: Stages,
     store: Store,
     *,
-    extension: str,
     media_type: str,
     banned_blobs: Collection[str] = (),
 ) -> Settled:
@@ -186,7 +190,7 @@ def settle(
             for item in choice.chosen:
                 if item.key in settled.masters or item.key in settled.reused:
                     continue
-                old = _earlier_master(item, histories.get(item.plan.asset.id), upscaler.key, store, extension)
+                old = _earlier_master(item, histories.get(item.plan.asset.id), upscaler.key, store, media_type)
                 if old is not None:
                     settled.reused[item.key] = old
                 else:
@@ -229,13 +233,15 @@ def _choose(choice: _Choice, config: Config, banned_blobs: Collection[str]) -> N
 
 
 def _earlier_master(
-    item: Item, history: AssetHistory | None, upscaler: str, store: Store, extension: str
+    item: Item, history: AssetHistory | None, upscaler: str, store: Store, media_type: str
 ) -> VariantRecord | None:
-    """The variant an earlier run made of this picture in this way, if its master is still there."""
+    """The variant an earlier run made of this picture in this way and format, if its master is still there."""
     if history is None or not history.variants or item.blob is None:
         return None
     record = history.variants.get(variant_key(item.blob.result(), upscaler))
-    if record is None or store.stat(blob_path(record.master, extension)) is None:
+    if record is None or record.master_media_type != media_type:
+        return None
+    if store.stat(blob_path(record.master, extension_of(media_type))) is None:
         return None
     return record
 

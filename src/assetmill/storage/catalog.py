@@ -49,7 +49,7 @@ class CatalogHeld(RuntimeError):
         reason = f", because: {hold['reason']}" if hold.get("reason") else ""
         super().__init__(
             f"the catalog of {config_name!r} is held since {hold['created']} (rolled back to version {hold['to']}"
-            f"{reason}); look at what was published, then release it with `assetmill catalog CONFIG release`"
+            f"{reason}); look at what was published, then release it with `assetmill catalog release CONFIG`"
         )
 
 
@@ -114,7 +114,7 @@ class Catalog:
             ("asset_key", "rank"),
             parts={"small": SMALL_FIELDS, "rest": [n for n in schema.names if n not in SMALL_FIELDS]},
             shard_rows=shard_rows,
-            way_out="or go back to a whole version with `assetmill catalog CONFIG rollback`",
+            way_out="or go back to a whole version with `assetmill catalog rollback CONFIG`",
         )
 
     # --- reading ---
@@ -227,7 +227,7 @@ class Catalog:
         except (ValueError, KeyError, TypeError, AttributeError) as error:  # MissingObject is a KeyError
             raise CorruptObject(
                 key,
-                f"whether the catalog is held cannot be read ({error!r}); `assetmill catalog CONFIG release` ends it",
+                f"whether the catalog is held cannot be read ({error!r}); `assetmill catalog release CONFIG` ends it",
             ) from error
 
     def release(self, *, reason: str = "", by: str = "") -> bool:
@@ -364,7 +364,7 @@ class Catalog:
             raise InputError(
                 Problem(
                     f"the catalog of {self.config_name!r} has no version {version}",
-                    f"versions go from 1 to {self.latest()}: see `assetmill catalog CONFIG list`",
+                    f"versions go from 1 to {self.latest()}: see `assetmill catalog list CONFIG`",
                 )
             ) from error
 

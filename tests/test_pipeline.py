@@ -15,6 +15,7 @@ from assetmill.engines.simulated import SimulatedGenerator
 from assetmill.intake.plan import pin_plan
 from assetmill.operate.lock import AlreadyRunning, hold_lock
 from assetmill.operate.produce import BreakerTripped
+from assetmill.operate.reproduce import reproduce_entry
 from assetmill.pipeline import (
     Run,
     base_request,
@@ -24,10 +25,8 @@ from assetmill.pipeline import (
     make_one_chunk,
     open_job,
     plan_job,
-    plans_by_id,
     publish_job,
     rates_of,
-    reproduce_entry,
     run_job,
 )
 from assetmill.records import CandidateRecord, InputError, RequestRecord, ScoreRecord, blob_key
@@ -265,16 +264,6 @@ def test_sheet_edited_mid_run(toys: Production) -> None:
     blob = snapshot["sheet"]
     assert toys.store.get(f"blobs/{blob[:2]}/{blob}.csv") == old
     assert toys.states() == {"changed": 1, "unchanged": 3}
-
-
-def test_plans_by_id(toys: Production) -> None:
-    """Workers elsewhere plan only the assets of their chunk, and find the same work."""
-    job = toys.job()
-    whole = {p.asset.id: p for p in plan_job(job).assets}
-    assert {p.asset.id: p.work_key for p in plans_by_id(job, ["001", "003"])} == {
-        "001": whole["001"].work_key,
-        "003": whole["003"].work_key,
-    }
 
 
 # --- what goes wrong ----------------------------------------------------------------------------------------
@@ -614,3 +603,17 @@ def test_images_do_not_depend_on_how_they_were_made(tmp_path: Path) -> None:
         candidates = {c.request_key: c.blob for c in toys.records() if isinstance(c, CandidateRecord)}
         found.append((candidates, toys.published()))
     assert found[0] == found[1] == found[2]
+
+
+def test_another_format_keeps_the_candidates(toys: Production) -> None:
+    """Changing `publish.format` makes new masters of the same pictures; candidates keep the format of their day."""
+    toys.run()
+    toys.settings["publish"] = {"format": "webp"}
+    toys.write()
+    assert toys.run()["pictures"] == 0
+    entries = list(toys.catalog.iter_entries())
+    assert {e.media_type for e in entries} == {"image/webp"}
+    assert all(e.object_key.endswith(".webp") for e in entries)
+    toys.check_whole()
+    found = reproduce_entry(toys.path, entries[0].request_key)
+    assert (found.base_agrees, found.master_agrees) == (True, True)

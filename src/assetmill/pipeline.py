@@ -498,10 +498,3 @@ def check_job(job: Job) -> dict[str, Any]:
 def rates_of(job: Job) -> Any:
     """What pictures of this job cost: measured by an earlier run of the same model and settings, else guessed."""
     return best_known_rates(job.store, job.config, job.base, job.upscaler.scale)
-
-
-def plans_by_id(job: Job, ids: Collection[str]) -> list[AssetPlan]:
-    """Plans of some assets alone, for workers that start from a run's snapshot."""
-    wanted = set(ids)
-    assets = [a for a in job.sheet.assets if a.id in wanted]
-    return list(make_plan(assets, job.render, job.context(), subset=True).assets)

@@ -12,7 +12,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo test lint types check bench kills scale lock schema starter-docs clean
+.PHONY: help demo test lint types check bench kills scale lock docs starter-docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -52,8 +52,8 @@ kills: $(VENV)/.installed  ## 200 kills of a running production
 lock:  ## resolve requirements.lock anew
 	uv pip compile -q pyproject.toml --extra test --python-version 3.11 --universal --no-header --no-annotate -o requirements.lock
 
-schema: $(VENV)/.installed  ## the JSON Schema of a config
-	$(BIN)/assetmill schema > docs/config.schema.json
+docs: $(VENV)/.installed  ## the parts of docs/ that are made from the code
+	$(BIN)/python docs/build.py
 
 starter-docs: $(VENV)/.installed  ## pictures and figures of the starter models
 	$(BIN)/python -m assetmill.starter.showcase

@@ -24,7 +24,6 @@ from assetmill.pipeline import (
     load_engines,
     make_one_chunk,
     open_job,
-    plan_job,
     publish_job,
     rates_of,
     run_job,

@@ -33,7 +33,7 @@ from assetmill.engines.registry import (
     resolve_model,
     resolve_upscaler,
 )
-from assetmill.intake.plan import AssetPlan, Plan, PlanContext, check_pins, chunk_key, make_plan, requests_of
+from assetmill.intake.plan import Plan, PlanContext, check_pins, chunk_key, make_plan, requests_of
 from assetmill.intake.prompts import PromptBook, flag_long_prompts, load_templates, same_beyond_limit
 from assetmill.intake.sheet import Sheet, read_assets, read_sheet_file
 from assetmill.operate.attempts import Attempts

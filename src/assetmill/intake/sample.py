@@ -14,7 +14,7 @@ def write_sample(config_path: Path) -> list[Path]:
     """Writes config, sheet, template and the config's JSON Schema beside each other; never over a file that exists."""
     config_path = config_path if config_path.suffix in (".yaml", ".yml") else config_path.with_suffix(".yaml")
     folder = config_path.parent
-    stem = re.sub(r"[^a-z0-9_-]+", "-", config_path.stem.lower()).strip("-_") or "assets"
+    stem = re.sub(r"[^a-z0-9_-]+", "-", config_path.stem.lower()).strip("-_")[:64] or "assets"
     schema = folder / "assetmill.schema.json"
     paths = {
         "config.yaml": config_path,

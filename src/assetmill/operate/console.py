@@ -82,12 +82,12 @@ def make_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
 
 
 def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
-    """A table of names and values, empty values left out."""
+    """A table of names and values; what is empty or zero is left out, a No is not."""
     table = Table(title=title, title_justify="left", show_header=False, show_edge=False, pad_edge=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        if value not in (None, "", [], (), {}, 0):
+        if value is False or value not in (None, "", [], (), {}, 0):
             table.add_row(Text(name), Text(str(value)))
     return table
 

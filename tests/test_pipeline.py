@@ -24,6 +24,7 @@ from assetmill.pipeline import (
     load_engines,
     make_one_chunk,
     open_job,
+    plan_job,
     publish_job,
     rates_of,
     run_job,
@@ -561,22 +562,6 @@ def test_size_must_suit_the_model(toys: Production) -> None:
 # --- afterwards ---------------------------------------------------------------------------------------------
 
 
-def test_reproduce(toys: Production) -> None:
-    """A published picture is made again from its entry, byte for byte, also after the config changed."""
-    toys.run()
-    entry = toys.catalog.show("002")[0]
-    toys.templates["main.j2"] = "something else: {{ thing }}"
-    toys.write()
-    for key in ("002", entry.request_key[:8], entry.variant_key, entry.object_key):
-        found = reproduce_entry(toys.path, key)
-        assert (found.asset_id, found.base_agrees, found.master_agrees) == ("002", True, True)
-    with pytest.raises(InputError, match="nothing published is named '007'"):
-        reproduce_entry(toys.path, "007")
-    toys.change(upscale={"engine": "lanczos"})
-    with pytest.raises(InputError, match="upscaler is another one"):
-        reproduce_entry(toys.path, "002")
-
-
 def test_rates_are_measured(toys: Production) -> None:
     """After a run the plan's cost is measured, not guessed, while model and settings stay the same."""
     assert rates_of(toys.job()).basis == "guess"
@@ -616,3 +601,12 @@ def test_another_format_keeps_the_candidates(toys: Production) -> None:
     toys.check_whole()
     found = reproduce_entry(toys.path, entries[0].request_key)
     assert (found.base_agrees, found.master_agrees) == (True, True)
+
+
+def test_a_frame_stands_in_for_the_sheet(toys: Production) -> None:
+    """A DataFrame makes the same requests as the file it could have been."""
+    import pandas as pd
+
+    frame = pd.read_csv(toys.folder / "sheet.csv", dtype=str, keep_default_na=False)
+    from_file = [a.work_key for a in plan_job(open_job(toys.path)).assets]
+    assert [a.work_key for a in plan_job(open_job(toys.path, frame=frame)).assets] == from_file

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from assetmill.config import Config, read_config
 from assetmill.engines.devices import set_threads
@@ -33,6 +33,7 @@ from assetmill.engines.registry import (
     resolve_model,
     resolve_upscaler,
 )
+from assetmill.intake.frames import FRAME_FILE, frame_to_csv
 from assetmill.intake.plan import Plan, PlanContext, check_pins, chunk_key, make_plan, requests_of
 from assetmill.intake.prompts import PromptBook, flag_long_prompts, load_templates, same_beyond_limit
 from assetmill.intake.sheet import Sheet, read_assets, read_sheet_file
@@ -48,6 +49,9 @@ from assetmill.storage.catalog import Catalog, open_catalog
 from assetmill.storage.index import Index, open_index
 from assetmill.storage.layout import decisions_prefix
 from assetmill.storage.store import Store, StoreUnavailable, open_store, put_blob
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -142,22 +146,24 @@ def open_job(
     limit: int | None = None,
     force: bool = False,
     config: Config | None = None,
-    sheet_data: bytes | None = None,
-    book: PromptBook | None = None,
+    frame: pd.DataFrame | None = None,
 ) -> Job:
     """Opens a config. Everything wrong with config, sheet, templates or model folders is found here.
 
-    `sheet_data` and `book` stand in for the files (a run's snapshot). Raises InputError, StoreUnavailable,
+    A pandas DataFrame as `frame` stands in for the config's sheet file. Raises InputError, StoreUnavailable,
     StoreRefused, EngineError.
     """
     path = Path(path)
     config = config or read_config(path)
-    sheet_path = config.resolve(config.sheet.path)
-    if sheet_data is None:
+    if frame is not None:
+        config = config.model_copy(update={"sheet": config.sheet.model_copy(update={"path": Path(FRAME_FILE)})})
+        sheet_path, sheet_data = Path(FRAME_FILE), frame_to_csv(frame)
+    else:
         # Read once: a run works on this snapshot, whatever happens to the file.
+        sheet_path = config.resolve(config.sheet.path)
         sheet_data = read_sheet_file(config.sheet, sheet_path)
     sheet = read_assets(config.sheet, sheet_path, sheet_data)
-    book = book or load_templates(config.prompts, config.resolve)
+    book = load_templates(config.prompts, config.resolve)
     book.check(sheet.headers)
     check_name_pattern(config, sheet.headers)
     model = resolve_model(config.model, config.resolve)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
-from assetmill.starter.renderer import IconSpec
+from assetmill.starter.renderer import IconSpec, change_attribute
 from assetmill.starter.vocabulary import ATTRIBUTES, FILLERS, ways_to_say
 
 if TYPE_CHECKING:
     import numpy as np
+
+_Value = TypeVar("_Value")
 
 _FULL = (
     "{style} {pattern} {colour} {object} on {ground} background",
@@ -80,9 +83,9 @@ def changed_specs(spec: IconSpec, rng: np.random.Generator, num_specs: int = 15)
     while len(changed) < num_specs:
         for name, values in changes.items():
             if values and len(changed) < num_specs:
-                changed.append(replace(spec, **{name: str(values.pop())}))
+                changed.append(change_attribute(spec, name, str(values.pop())))
     return changed
 
 
-def _pick(values, rng):
+def _pick(values: Sequence[_Value], rng: np.random.Generator) -> _Value:
     return values[int(rng.integers(len(values)))]

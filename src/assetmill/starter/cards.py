@@ -33,7 +33,8 @@ CARDS: dict[str, tuple[str, str, str]] = {
         "terminal SNR. Load with `StableDiffusionPipeline.from_pretrained(folder)`; `assetmill.json` has the steps and "
         "the guidance that its figures were measured at.",
         "VAE 30 minutes; UNet 77 minutes of one core on latents of 64,000 renders (seven of them beside a second "
-        "process that averaged weights with it); captions worded anew at every step, 10 % empty; the text encoder is the text tower of the starter CLIP, frozen.",
+        "process that averaged weights with it); captions worded anew at every step, 10 % empty; the text encoder is "
+        "the text tower of the starter CLIP after its first stretch, frozen.",
     ),
     "clip": (
         "Starter CLIP",

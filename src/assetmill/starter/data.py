@@ -17,6 +17,7 @@ from assetmill.starter.vocabulary import ATTRIBUTES
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
 SIZE = 64
 
@@ -73,7 +74,7 @@ def _render_piece(piece: tuple[str, int, int, bool | None]) -> tuple[np.ndarray,
     return np.stack([draw(spec, SIZE)[0] for spec in specs]), [labels_of(spec) for spec in specs]
 
 
-def to_tensor(pictures: np.ndarray):
+def to_tensor(pictures: np.ndarray) -> torch.Tensor:
     """Turn uint8 (n, h, w, 3) pictures into a float tensor (n, 3, h, w) in [-1, 1]."""
     import numpy as np
     import torch
@@ -82,7 +83,7 @@ def to_tensor(pictures: np.ndarray):
     return torch.from_numpy(array).permute(0, 3, 1, 2).div_(127.5).sub_(1.0).contiguous()
 
 
-def to_pictures(tensor) -> np.ndarray:
+def to_pictures(tensor: torch.Tensor) -> np.ndarray:
     """Turn a float tensor (n, 3, h, w) in [-1, 1] into uint8 (n, h, w, 3) pictures."""
     array = tensor.detach().float().clamp(-1, 1).add(1).mul(127.5).round().byte()
     return array.permute(0, 2, 3, 1).cpu().numpy()

@@ -207,7 +207,8 @@ def measure_upscaler(file: Path, num_pictures: int = NUM_UPSCALED) -> dict[str, 
     from assetmill.starter.renderer import draw, sample_spec
 
     model = ModelLoader().load_from_file(str(file)).eval()
-    ours, lanczos = [], []
+    ours: list[float] = []
+    lanczos: list[float] = []
     for index in range(num_pictures):
         spec = sample_spec("evaluate-upscaler", index, held_out=True)
         small, large = draw(spec, 64)[0], draw(spec, 256)[0].astype(np.float64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from assetmill.starter.locations import ShippedSettings
 from assetmill.starter.models import make_scheduler, make_text_encoder, save_half
@@ -29,7 +29,7 @@ def write_pipeline(
     from transformers import CLIPTokenizer
 
     tokenizer = CLIPTokenizer.from_pretrained(str(tokenizer_folder))
-    pipeline = StableDiffusionPipeline(
+    pipeline: Any = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder or new_text_encoder(tokenizer),
         tokenizer=tokenizer,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from assetmill.starter import shapes
-from assetmill.starter.vocabulary import ATTRIBUTES, COLOURS, GROUNDS, OBJECTS, PATTERNS, STYLES
+from assetmill.starter.vocabulary import ATTRIBUTES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,12 +92,16 @@ def sample_spec(split: str, index: int, *, held_out: bool | None = False) -> Ico
     seed = int.from_bytes(hashlib.sha256(split.encode()).digest()[:8], "big")
     rng = np.random.default_rng([seed, index])
     while True:
-        names = [values[rng.integers(len(values))] for values in (OBJECTS, COLOURS, PATTERNS, STYLES, GROUNDS)]
-        if held_out is None or is_held_out(names[0], names[1], names[3]) == held_out:
+        thing, colour, pattern, style, ground = (values[rng.integers(len(values))] for values in ATTRIBUTES.values())
+        if held_out is None or is_held_out(thing, colour, style) == held_out:
             break
     jitter = [float(value) for value in rng.uniform(-1, 1, 10)]
     return IconSpec(
-        *names,
+        thing,
+        colour,
+        pattern,
+        style,
+        ground,
         angle=10 * jitter[0],
         scale=0.9 + 0.1 * jitter[1],
         dx=0.05 * jitter[2],
@@ -110,7 +114,7 @@ def sample_spec(split: str, index: int, *, held_out: bool | None = False) -> Ico
 
 def change_attribute(spec: IconSpec, name: str, value: str) -> IconSpec:
     """Return the spec with one attribute changed and the geometry kept."""
-    return replace(spec, **{name: value})
+    return replace(spec, **{name: value})  # type: ignore[arg-type]
 
 
 def draw(spec: IconSpec, size: int = 64) -> tuple[np.ndarray, np.ndarray]:

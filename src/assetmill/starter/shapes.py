@@ -44,8 +44,12 @@ def _box(role: int, x0: float, y0: float, x1: float, y1: float, radius: float = 
     if radius <= 0:
         return _poly(role, (x0, y0), (x1, y0), (x1, y1), (x0, y1))
     points = []
-    corners = ((x1 - radius, y0 + radius, -90), (x1 - radius, y1 - radius, 0))
-    corners += ((x0 + radius, y1 - radius, 90), (x0 + radius, y0 + radius, 180))
+    corners = (
+        (x1 - radius, y0 + radius, -90),
+        (x1 - radius, y1 - radius, 0),
+        (x0 + radius, y1 - radius, 90),
+        (x0 + radius, y0 + radius, 180),
+    )
     for cx, cy, start in corners:
         for step in range(7):
             angle = math.radians(start + 15 * step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ def write_clip_folder(folder: Path, tokenizer_folder: Path, model: torch.nn.Modu
         save_half(model, folder / "open_clip_model.safetensors")
 
 
-def make_clip(num_tokens: int) -> torch.nn.Module:
+def make_clip(num_tokens: int) -> Any:
     """Return an untrained open_clip model of the pack's shape."""
     from open_clip.model import CLIP
 
@@ -50,7 +51,7 @@ def make_clip(num_tokens: int) -> torch.nn.Module:
     return CLIP(embed_dim=config["embed_dim"], vision_cfg=config["vision_cfg"], text_cfg=text)
 
 
-def encode_text(clip: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+def encode_text(clip: Any, tokens: torch.Tensor) -> torch.Tensor:
     """Return `clip.encode_text` of tokens padded only to the longest caption, (n, 128), not normalised.
 
     The text tower is causal and reads its answer at the end-of-text token, so padding behind it changes

@@ -21,7 +21,7 @@ def train_judge(stage: Stage, split: RenderedSplit) -> Judge:
     Mild generic blur and noise keep it from reading single pixels; no picture of the VAE or the UNet is used.
     """
     torch.manual_seed(4201)
-    judge = Judge().to(stage.device, memory_format=torch.channels_last)
+    judge = Judge().to(stage.device)
     optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.02)
     average = AveragedWeights(judge, 0.995)
     progress = Progress(stage, {"model": judge, "optimizer": optimizer, "average": average})
@@ -34,13 +34,13 @@ def train_judge(stage: Stage, split: RenderedSplit) -> Judge:
         pictures = disturb(pictures, rng, blurred=0.3, most=0.12)
         set_rate(optimizer, decayed_rate(2e-3, progress.share))
         logits = judge(pictures)
-        losses = [F.cross_entropy(logits[name], labels[:, i]) for i, name in enumerate(ATTRIBUTES)]
+        loss = torch.stack([F.cross_entropy(logits[name], labels[:, i]) for i, name in enumerate(ATTRIBUTES)]).sum()
         optimizer.zero_grad(set_to_none=True)
-        sum(losses).backward()
+        loss.backward()
         optimizer.step()
         average.update(judge)
         right = [(logits[name].argmax(1) == labels[:, i]).float().mean() for i, name in enumerate(ATTRIBUTES)]
         values = {name: right[i].item() for i, name in enumerate(ATTRIBUTES)}
-        progress.count(BATCH, loss=sum(losses).item(), **values)
+        progress.count(BATCH, loss=loss.item(), **values)
     judge.load_state_dict(average.mean)
     return judge.eval()

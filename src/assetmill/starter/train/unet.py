@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ class Partnership:
         if first:
             since = 0  # who joins late takes the others' weights over
         self.folder.mkdir(parents=True, exist_ok=True)
-        mine = {"samples": since, "weights": model.state_dict()}
+        mine: dict[str, Any] = {"samples": since, "weights": model.state_dict()}
         write_atomically(mine, self._file(self.rank, meeting))
         self._file(self.rank, meeting - 3).unlink(missing_ok=True)
         present = [mine]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ def train_vae(stage: Stage, train: RenderedSplit) -> torch.nn.Module:
 
 
 @torch.no_grad()
-def encode_split(vae: torch.nn.Module, split: RenderedSplit, file: Path, device: str) -> np.ndarray:
+def encode_split(vae: Any, split: RenderedSplit, file: Path, device: str) -> np.ndarray:
     """Return the latents of every picture, float16 (n, 4, 16, 16), computed once and kept in `file`."""
     if file.is_file():
         return np.load(file)

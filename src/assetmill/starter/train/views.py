@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +19,8 @@ from assetmill.starter.train.unet import Noise
 def draw_views(
     split: RenderedSplit,
     latents: np.ndarray,
-    vae: torch.nn.Module,
-    unet: torch.nn.Module,
+    vae: Any,
+    unet: Any,
     text_encoder: torch.nn.Module,
     tokenizer_folder: Path,
     count: int = 6000,

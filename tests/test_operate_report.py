@@ -154,17 +154,18 @@ def test_contact_row(toys: Production) -> None:
     """A row shows the chosen first, then by score, the rejected last with their reason."""
     toys.change(model={"options": {"black": 0.3}}, gates={"max_rejected": 1.0})
     toys.run()
-    config = toys.job().config
+    job = toys.job()
+    prompts = {a.id: job.render(a) for a in job.sheet.assets}
     histories = toys.index.history(["000", "001", "002"])
     for name, history in histories.items():
-        row = contact_row(toys.store, config, history, name, "a mug")
+        row = contact_row(toys.store, history, name, prompts[name])
         assert row is not None
         assert row.chosen == [0]
         numbers = [float(c) for c in row.captions if c[0].isdigit() or c[0] == "-"]
         assert numbers == sorted(numbers, reverse=True)
-        assert [row.captions[i] for i in row.rejected] == ["black"] * len(row.rejected)
+        assert all(row.captions[i].startswith("rejected\n") for i in row.rejected)
         assert row.rejected == list(range(len(row.captions) - len(row.rejected), len(row.captions)))
-    assert contact_row(toys.store, config, None, "x", "x") is None
+    assert contact_row(toys.store, None, "x", ()) is None
 
 
 def test_contact_row_of_lost_pictures(toys: Production) -> None:
@@ -173,4 +174,19 @@ def test_contact_row_of_lost_pictures(toys: Production) -> None:
     for file in (toys.folder / "out" / "blobs").rglob("*.png"):
         file.write_bytes(b"?")
     history = toys.index.history(["000"])["000"]
-    assert contact_row(toys.store, toys.job().config, history, "000", "a mug") is None
+    job = toys.job()
+    assert contact_row(toys.store, history, "000", job.render(job.sheet.assets[0])) is None
+
+
+def test_contact_row_shows_the_row_as_it_is(toys: Production) -> None:
+    """Pictures of what the row said before it was changed are left out."""
+    toys.run()
+    before = toys.index.history(["000"])["000"]
+    toys.sheet[0] = {**toys.sheet[0], "colour": "ultraviolet"}
+    toys.write()
+    job = toys.job()
+    assert contact_row(toys.store, before, "000", job.render(job.sheet.assets[0])) is None
+    toys.run()
+    row = contact_row(toys.store, toys.index.history(["000"])["000"], "000", job.render(job.sheet.assets[0]))
+    assert row is not None
+    assert len(row.pictures) == 4

@@ -18,7 +18,7 @@ from assetmill.operate.publish import Publication
 from assetmill.operate.runs import run_time
 from assetmill.operate.settle import extension_of
 from assetmill.operate.stages import Stages
-from assetmill.records import Request, content_key
+from assetmill.records import Prompt, Request, content_key
 from assetmill.storage.index import AssetHistory, Index
 from assetmill.storage.layout import run_path, runs_prefix
 from assetmill.storage.store import CorruptObject, MissingObject, Store, get_blob
@@ -188,7 +188,7 @@ def draw_run_sheet(store: Store, config: Config, index: Index, run_id: str, plan
     rows = []
     for asset_plan in shown:
         history = histories.get(asset_plan.asset.id)
-        row = contact_row(store, config, history, asset_plan.asset.id, asset_plan.prompts[0].rank_text)
+        row = contact_row(store, history, asset_plan.asset.id, asset_plan.prompts)
         if row is not None:
             rows.append(row)
     if not rows:
@@ -200,17 +200,23 @@ def draw_run_sheet(store: Store, config: Config, index: Index, run_id: str, plan
 
 
 def contact_row(
-    store: Store, config: Config, history: AssetHistory | None, asset_id: str, label: str, *, limit: int = 8
+    store: Store, history: AssetHistory | None, asset_id: str, prompts: Sequence[Prompt], *, limit: int = 8
 ) -> ContactRow | None:
-    """An asset's candidates for a contact sheet, best first, the chosen ones marked."""
+    """An asset's candidates for a contact sheet: the chosen ones by rank, then the others, best first.
+
+    Candidates of other texts than those of `prompts` (the row was changed since) are left out.
+    """
     if history is None or not history.candidates:
         return None
+    texts = {p.positive for p in prompts}
     scores: Mapping[str, float] = {s.request_key: s.value for s in history.scores.values() if s.value is not None}
-    rejected = {g.subject: g.gate for g in history.gates if not g.passed}
-    chosen = set()
+    rejected = {g.subject: g.reason or g.gate for g in history.gates if not g.passed}
+    chosen: dict[str, int] = {}
     if history.outcome is not None:
-        chosen = {history.variants[k].request_key for k in history.outcome.chosen if k in history.variants}
-    keys = sorted(history.candidates, key=lambda k: (k not in chosen, k in rejected, -scores.get(k, float("-inf")), k))[
+        found = [history.variants[k].request_key for k in history.outcome.chosen if k in history.variants]
+        chosen = {key: rank for rank, key in enumerate(found)}
+    current = [k for k in history.candidates if k in history.requests and history.requests[k].request.positive in texts]
+    keys = sorted(current, key=lambda k: (chosen.get(k, limit), k in rejected, -scores.get(k, float("-inf")), k))[
         :limit
     ]
     pictures: list[bytes] = []
@@ -222,13 +228,14 @@ def contact_row(
             pictures.append(get_blob(store, made.blob, extension_of(made.media_type)))
         except (MissingObject, CorruptObject):
             continue
-        captions.append(rejected.get(key) or (f"{scores[key]:.3f}" if key in scores else "no score"))
+        score = f"{scores[key]:.3f}" if key in scores else "no score"
+        captions.append(f"rejected\n{rejected[key]}" if key in rejected else score)
         shown.append(key)
     if not pictures:
         return None
     return ContactRow(
         asset_id,
-        label,
+        prompts[0].rank_text if prompts else "",
         pictures,
         captions,
         chosen=[i for i, key in enumerate(shown) if key in chosen],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -92,6 +93,19 @@ def test_no_run_yet(toys: Production) -> None:
     """Before the first run there is nothing to compare libraries with."""
     assert "libraries since the last run" not in findings(toys)
     assert not list(toys.store.list(f"runs/{NAME}/"))
+
+
+def test_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python, every library and the device are looked at; a missing one is found with the way out."""
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "torch", None)  # what `import torch` finds where it is not installed
+    found = {f.what: f for f in doctor._examine_machine()}
+    assert found["python"].ok
+    assert found["pillow"].found == metadata.version("pillow")
+    assert not found["device"].ok
+    monkeypatch.setattr(doctor, "_LIBRARIES", ("no-such-library",))
+    found = {f.what: f for f in doctor._examine_machine()}
+    assert (found["no-such-library"].ok, found["no-such-library"].found) == (False, "not installed")
 
 
 def test_finding_as_json() -> None:

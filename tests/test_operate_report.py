@@ -110,8 +110,12 @@ def test_budgets() -> None:
     stages.add("generate", 61.0)
     stages.add("store", 0.1, 1, 1000)
     assert totals.over_budget(BudgetConfig(), stages) == ""
-    assert totals.over_budget(BudgetConfig(images=9), stages) == ""
-    assert totals.over_budget(BudgetConfig(images=8), stages) == "budget reached: 8 images"
+    assert totals.over_budget(BudgetConfig(images=12), stages, 4) == ""
+    assert totals.over_budget(BudgetConfig(images=11), stages, 4) == "budget reached: 11 images"
+    assert totals.over_budget(BudgetConfig(images=8), stages, 0) == "", "choosing again costs no image"
+    stages.add("generate", 0.0, 12)
+    assert totals.over_budget(BudgetConfig(images=15), stages, 4), "extra seeds count as well"
+    assert RunTotals().over_budget(BudgetConfig(images=1), Stages(), 4) == "", "the first may always begin"
     assert totals.over_budget(BudgetConfig(device_minutes=1), stages) == "budget reached: 1 device minutes"
     assert totals.over_budget(BudgetConfig(bytes=1001), stages) == ""
     assert totals.over_budget(BudgetConfig(bytes=1000), stages) == "budget reached: 1000 bytes"

@@ -297,6 +297,16 @@ def test_budget(toys: Production) -> None:
     toys.check_whole()
 
 
+def test_budget_smaller_than_a_chunk(toys: Production) -> None:
+    """A budget of images is kept to, whatever the size of chunks: whole assets up to it, at least one."""
+    toys.change(run={"chunk": 64, "budget": {"images": 8}})
+    assert toys.run()["pictures"] == 8
+    toys.change(run={"chunk": 64, "budget": {"images": 1}})
+    assert toys.run()["pictures"] == 4
+    assert toys.run()["exit_code"] == 0
+    assert len(toys.candidates()) == 16
+
+
 @pytest.mark.parametrize(
     ("budget", "reason"), [({"bytes": 1}, "1 bytes"), ({"device_minutes": 1e-9}, "1e-09 device minutes")]
 )

@@ -291,7 +291,9 @@ class Run:
 def start_run(job: Job, plan: Plan) -> Run:
     """Cuts the plan into chunks and, where there is work, writes the snapshot that workers elsewhere start from."""
     run_id = new_run_id()
-    found = Attempts(job.store, job.config.name).arrange(plan.todo, job.config.run.chunk, force=job.force)
+    settings = job.config.run
+    size = min(settings.chunk, settings.budget.images or settings.chunk)
+    found = Attempts(job.store, job.config.name).arrange(plan.todo, size, force=job.force)
     chunks = tuple(Chunk(chunk_key(part), part) for part in found.chunks)
     chunks += tuple(Chunk(chunk_key((p,)), (p,), alone=True) for p in found.alone)
     if chunks:
@@ -351,7 +353,8 @@ def admit_chunk(run: Run, chunk: Chunk) -> bool:
         if run.lock_lost is not None and run.lock_lost.is_set():
             run.reason = "the lock was taken over by another run"
         else:
-            run.reason = run.totals.over_budget(run.job.config.run.budget, run.stages)
+            images = sum(p.missing for p in chunk.plans)
+            run.reason = run.totals.over_budget(run.job.config.run.budget, run.stages, images)
     if run.reason or run.stop.is_set():
         return False
     run.begun.add(chunk.key)

@@ -63,10 +63,14 @@ class RunTotals:
                 if status in ("exhausted", "failed", "transient"):
                     self.troubled[asset_id] = status
 
-    def over_budget(self, budget: BudgetConfig, stages: Stages) -> str:
-        """Which budget is used up, in words; empty when none is. Chunks already begun are counted in full."""
+    def over_budget(self, budget: BudgetConfig, stages: Stages, num_images: int = 0) -> str:
+        """Which budget is used up, or would be by that many more images, in words; empty when none is.
+
+        Chunks already begun are counted in full. The first chunk may always begin, so that a night gets somewhere.
+        """
+        begun = max(self.in_flight, stages.count("generate"))
         minutes = sum(stages.seconds(name) for name in ("generate", "judge", "upscale")) / 60
-        if budget.images is not None and self.in_flight >= budget.images:
+        if budget.images is not None and begun and begun + num_images > budget.images:
             return f"budget reached: {budget.images} images"
         if budget.device_minutes is not None and minutes >= budget.device_minutes:
             return f"budget reached: {budget.device_minutes:g} device minutes"

@@ -69,11 +69,15 @@ def test_names(toys: Production) -> None:
 
 def test_pattern_is_checked() -> None:
     """A pattern or column that the sheet lacks, or that may not leave, is refused before anything is made."""
-    check_name_pattern(config(columns=["colour"], name="{id}-{colour}"), ["id", "colour"])
+    check_name_pattern(config(columns=["colour"], name="{id}-{colour}_{rank:02d}_{seed}"), ["id", "colour"])
     for publish, message in (
         ({"columns": ["price"]}, r"publish.columns names 'price', which the sheet lacks; its columns are colour, id"),
         ({"name": "{colour}"}, r"publish.name uses \{colour\}; use \{id\}, .* or add the column to publish.columns"),
         ({"name": "{id"}, "publish.name is not a pattern"),
+        ({"name": "{id.__class__}"}, r"publish.name uses \{id.__class__\}"),
+        ({"name": "{id:03d}"}, r"publish.name uses \{id:03d\}; only numbers have digits"),
+        ({"name": "{rank:>999999999}"}, "only numbers have digits"),
+        ({"name": "{rank:{seed}}"}, "only numbers have digits"),
     ):
         with pytest.raises(InputError, match=message):
             check_name_pattern(config(**publish), ["id", "colour"])

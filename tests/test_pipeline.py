@@ -276,6 +276,19 @@ def test_second_run_is_refused(toys: Production) -> None:
     assert not toys.candidates()
 
 
+def test_lost_lock_stops_the_run(toys: Production) -> None:
+    """A run whose lock was taken over, after its machine slept say, begins nothing more."""
+
+    def lose(run: Run) -> None:
+        assert run.lock_lost is not None
+        run.lock_lost.set()
+
+    report = toys.run(on_run=lose)
+    assert (report["status"], report["exit_code"], report["left"]) == ("stopped", 1, 4)
+    assert report["reason"] == "the lock was taken over by another run"
+    assert not toys.candidates()
+
+
 def test_second_run_plans_after_the_first(toys: Production) -> None:
     """A job opened before another run ended sees what that run made: nothing is generated twice."""
     late = toys.job()

@@ -5,6 +5,7 @@ Whatever dies in between leaves the old catalog whole; the next run finds the fi
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -65,9 +66,16 @@ def check_name_pattern(config: Config, headers: Sequence[str]) -> None:
         if c not in known
     ]
     try:
-        names = [f for _, f, _, _ in string.Formatter().parse(config.publish.name) if f is not None]
+        fields = [(f, spec or "") for _, f, spec, _ in string.Formatter().parse(config.publish.name) if f is not None]
     except ValueError as error:
         raise InputError(Problem(f"publish.name is not a pattern: {error}", "write it like {id}_{rank}")) from error
+    names = [f for f, _ in fields]
+    # Found now, not when a night's pictures are to be published; and no width of a billion.
+    problems += [
+        Problem(f"publish.name uses {{{f}:{spec}}}", "only numbers have digits: write it like {id}_{rank:02d}")
+        for f, spec in fields
+        if not re.fullmatch(r"(0?[0-9]d?)?" if f in ("rank", "seed") else "", spec)
+    ]
     allowed = {*NAME_FIELDS, *config.publish.columns}
     problems += [
         Problem(

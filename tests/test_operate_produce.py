@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,41 @@ def test_segment_per_chunk(tmp_path: Path) -> None:
     keys = [i.key.split("/")[2] for i in toys.store.list("records/")]
     assert sorted(keys) == sorted(r.key for r in results)
     toys.check_whole()
+
+
+def test_slow_store_holds_the_device_back(tmp_path: Path) -> None:
+    """While records are slow to be written, at most one finished chunk waits for its own: a kill costs no more."""
+
+    class Slow:
+        def __init__(self, store: Any) -> None:
+            self.store, self.unrecorded, self.most = store, 0, 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.store, name)
+
+        def put_if_absent(self, key: str, data: bytes, **options: Any) -> Any:
+            if key.endswith(".jsonl"):
+                time.sleep(0.1)
+                self.unrecorded -= 4
+            return self.store.put_if_absent(key, data, **options)
+
+    toys = Production(tmp_path, rows(10), {"run": {"chunk": 4}, "model": {"batch": 4}})
+    job = toys.job()
+    slow = Slow(job.store)
+    job.store = slow  # type: ignore[assignment]
+
+    class Counted(SimulatedGenerator):
+        def generate(self, batch: Sequence[Request], **options: Any) -> Any:
+            slow.unrecorded += len(batch)
+            slow.most = max(slow.most, slow.unrecorded)
+            return super().generate(batch, **options)
+
+    engines = load_engines(job)
+    run = start_run(job, plan_job(job))
+    worker = run.worker(Engines(Counted(job.model), engines.judge, engines.upscaler))
+    assert len(list(worker.process(iter(run.chunks)))) == 10
+    worker.close()
+    assert slow.most <= 8
 
 
 # --- gates and extra seeds ----------------------------------------------------------------------------------

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from assetmill.config import read_config
 from assetmill.engines.protocols import Engines
@@ -602,9 +605,9 @@ def test_images_do_not_depend_on_how_they_were_made(tmp_path: Path) -> None:
         ({"run": {"chunk": 5, "writers": 1}, "model": {"batch": 3}}, True),
     ]
     found = []
-    for number, (settings, turned) in enumerate(ways):
+    for number, (way, turned) in enumerate(ways):
         sheet = rows(5)
-        toys = Production(tmp_path / str(number), sheet[::-1] if turned else sheet, settings)
+        toys = Production(tmp_path / str(number), sheet[::-1] if turned else sheet, way)
         toys.run()
         toys.check_whole()
         candidates = {c.request_key: c.blob for c in toys.records() if isinstance(c, CandidateRecord)}
@@ -633,3 +636,37 @@ def test_a_frame_stands_in_for_the_sheet(toys: Production) -> None:
     frame = pd.read_csv(toys.folder / "sheet.csv", dtype=str, keep_default_na=False)
     from_file = [a.work_key for a in plan_job(open_job(toys.path)).assets]
     assert [a.work_key for a in plan_job(open_job(toys.path, frame=frame)).assets] == from_file
+
+
+EDITS = st.lists(
+    st.tuples(st.sampled_from(["change", "remove", "add", "judge", "stop"]), st.integers(0, 5)), min_size=1, max_size=4
+)
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(EDITS)
+def test_the_way_there_does_not_matter(edits: list[tuple[str, int]]) -> None:
+    """Whatever happened to the sheet on the way, the catalog is that of a first night over the last sheet."""
+    retire = {"publish": {"removed": "retire", "max_removed": 1.0}}
+    with TemporaryDirectory() as folder:
+        toys = Production(Path(folder) / "edited", rows(3), retire)
+        toys.run()
+        for number, (edit, place) in enumerate(edits):
+            row = toys.sheet[place % len(toys.sheet)]
+            if edit == "change":
+                row["colour"] = f"blue{number}"
+            elif edit == "remove" and len(toys.sheet) > 1:
+                toys.sheet.remove(row)
+            elif edit == "add":
+                toys.sheet.insert(place, {"id": f"new{number}", "thing": "jar", "colour": "green"})
+            elif edit == "judge":
+                toys.templates["main.j2"] = toys.templates["main.j2"].replace("rank_text: a", f"rank_text: a {number}")
+            toys.write()
+            stop = (lambda run: run.stop.set()) if edit == "stop" else None
+            toys.run(on_run=stop, publish_now=edit != "change")
+        toys.run()
+        assert set(toys.states()) == {"unchanged"}
+        toys.check_whole()
+        fresh = Production(Path(folder) / "fresh", toys.sheet, retire, toys.templates)
+        fresh.run()
+        assert toys.published() == fresh.published()

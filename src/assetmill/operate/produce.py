@@ -2,7 +2,8 @@
 
 There is no barrier between chunks: batches are filled over chunk borders, and while the device works on the next
 batch, threads encode, hash and store the last one. A chunk is finished when its segment is written; the segment is
-written after every blob that it names. Whatever dies before that is found missing and made again, nothing else.
+written after every blob that it names. Whatever dies before that is found missing and made again, nothing else: at
+most the chunk on the device and the one that is being recorded.
 """
 
 from __future__ import annotations
@@ -169,7 +170,8 @@ class ChunkWorker:
                     continue
                 opened.remove(owner)
                 finishing.append(self._finish(owner))
-            while finishing and (finishing[0].done() or len(finishing) > _OPEN_CHUNKS):
+            # One chunk may be recorded while the next is made: on a slow store a kill must not cost more than these.
+            while finishing and (finishing[0].done() or len(finishing) > 1):
                 yield finishing.popleft().result()
             if exhausted and not queue and not opened:
                 break

@@ -193,7 +193,7 @@ class BudgetConfig(_Section):
 
 class RunConfig(_Section):
     chunk: int = Field(128, ge=1, le=4096, description="Candidates per chunk of whole assets (64-256 is usual).")
-    threads: int | None = Field(None, ge=1, description="torch threads; all cores if left out.")
+    threads: int | None = Field(None, ge=1, description="torch threads; all cores but one if left out.")
     writers: int = Field(2, ge=1, le=64, description="Threads that encode, hash and store.")
     budget: BudgetConfig = BudgetConfig()
 

@@ -62,13 +62,14 @@ def available_cores() -> int:
 
 
 def set_threads(count: int | None) -> int:
-    """Sets and returns the number of threads torch computes with; all available cores if None.
+    """Sets and returns the number of threads torch computes with; all available cores but one if None.
 
-    Two torch threads beside any other load on two cores are many times slower than one, so the caller decides.
+    The last core is the encoders' and writers': with all cores taken, any other load makes each step wait for its
+    slowest thread, and two torch threads on two busy cores are many times slower than one.
     """
     import torch
 
-    count = count or available_cores()
+    count = count or max(1, available_cores() - 1)
     torch.set_num_threads(count)
     return count
 

@@ -13,7 +13,7 @@ from assetmill.starter.models import make_scheduler, make_text_encoder, save_hal
 if TYPE_CHECKING:
     import torch
 
-SHIPPED = ShippedSettings(steps=16, guidance=1.25, size=64, scheduler="DDIMScheduler")
+SHIPPED = ShippedSettings(steps=16, guidance=1.0, size=64, scheduler="DDIMScheduler")
 
 
 def write_pipeline(

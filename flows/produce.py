@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import TaskRun
     from prefect.states import State
 
-_RUNNER: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=2)
+_RUNNER: Any = ThreadPoolTaskRunner(max_workers=2)  # Any: Prefect types its runners invariantly
 """Two chunks at a time: while one is on the device, the last one is encoded and stored."""
 
 _LIVE: dict[str, tuple[pipeline.Run, ChunkWorker]] = {}

@@ -228,7 +228,7 @@ def test_rollback_holds_until_released(store: FolderStore) -> None:
     assert held is not None
     assert (held["to"], held["from"], held["reason"], held["by"]) == (1, 2, "wrong logo", "ann")
     for entries in ([entry("c")], []):
-        with pytest.raises(CatalogHeld, match=r"wrong logo.*catalog CONFIG release"):
+        with pytest.raises(CatalogHeld, match=r"wrong logo.*catalog release CONFIG"):
             catalog.commit(entries, run="r3")
     assert catalog.rollback(2) == 4  # going elsewhere is allowed; it stays held
     assert catalog.release() is True

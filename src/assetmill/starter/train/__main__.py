@@ -118,7 +118,10 @@ class Recipe:
         train_judge(self._stage("judge"), self._split("judge", self.options.num_pictures * 3 // 8, held_out=None))
 
     def _upscaler(self) -> None:
-        train_upscaler(self._stage("upscaler"), self.out / "data", num_workers=self.options.workers)
+        num_pairs = min(3000, self.options.num_pictures)
+        train_upscaler(
+            self._stage("upscaler"), self.out / "data", num_pairs=num_pairs, num_workers=self.options.workers
+        )
 
     def _latents(self) -> np.ndarray:
         file = self.out / "latents.npy"

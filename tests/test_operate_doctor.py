@@ -113,3 +113,13 @@ def test_finding_as_json() -> None:
     assert Finding(False, "disk", "0 GiB free", "make room").as_dict() == {
         "ok": False, "what": "disk", "found": "0 GiB free", "way_out": "make room",
     }  # fmt: skip
+
+
+def test_a_held_lock_is_found(toys: Production) -> None:
+    """A run that goes on would stop the night: doctor says whose it is, and afterwards that the lock is free."""
+    from assetmill.operate.lock import hold_lock
+
+    with hold_lock(toys.store, NAME):
+        (held,) = [f for f in examine(toys.path) if f.what == "lock"]
+    (free,) = [f for f in examine(toys.path) if f.what == "lock"]
+    assert (held.ok, "pid" in held.found, free.ok, free.found) == (False, True, True, "free")

@@ -14,6 +14,7 @@ from typing import Any
 from assetmill.config import Config, read_config
 from assetmill.engines.protocols import EngineError
 from assetmill.engines.registry import resolve_judge, resolve_model, resolve_upscaler
+from assetmill.operate.lock import lock_holder
 from assetmill.operate.runs import list_runs, read_json
 from assetmill.records import InputError
 from assetmill.storage.store import MissingObject, Store, StoreRefused, StoreUnavailable, open_store
@@ -94,6 +95,9 @@ def _examine_store(config: Config) -> Iterator[Finding]:
         nearest = next(p for p in (place, *place.parents) if p.exists())
         free = shutil.disk_usage(nearest).free
         yield Finding(free > _LOW_DISK, "disk", f"{free / 2**30:.1f} GiB free", "make room before the night")
+    holder = lock_holder(store, config.name)
+    who = "free" if holder is None else ", ".join(f"{k} {holder[k]}" for k in ("user", "host", "pid") if holder.get(k))
+    yield Finding(holder is None, "lock", who, "wait for that run, or stop its process")
     yield from _examine_versions(config, store)
 
 

@@ -22,6 +22,15 @@ _FLUSH_SECONDS = 3.0
 """Time left to the server after the last task, so that events under way arrive."""
 
 
+_DIE_WITH_PARENT = (
+    "import ctypes, runpy, signal, sys;"
+    "ctypes.CDLL(None).prctl(1, signal.SIGTERM) if sys.platform == 'linux' else None;"
+    "sys.argv[0] = 'prefect';"
+    "runpy.run_module('prefect', run_name='__main__', alter_sys=True)"
+)
+"""Prefect's command line, ended by the kernel when we end: a killed run leaves no server (PR_SET_PDEATHSIG)."""
+
+
 class ServerError(RuntimeError):
     """The Prefect server did not start, or does not answer."""
 
@@ -36,7 +45,17 @@ class LocalServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> LocalServer:
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
+        command = [
+            sys.executable,
+            "-c",
+            _DIE_WITH_PARENT,
+            "server",
+            "start",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+        ]
         if not self._services:
             command.append("--no-services")
         environment = {

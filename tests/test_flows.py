@@ -139,3 +139,39 @@ def test_nightly_refuses_a_server_that_does_not_answer(config: Path, environment
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
     assert done.returncode == 5
     assert "no Prefect server answers" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the Linux kernel to end the child with its parent")
+def test_a_killed_run_leaves_no_server_behind(
+    environment: dict[str, str], processes: list[subprocess.Popen[bytes]]
+) -> None:
+    """The server ends with the process that started it, even one that died by SIGKILL."""
+    code = (
+        "import time; from server import LocalServer; s = LocalServer().__enter__();"
+        "print(s._process.pid, flush=True); time.sleep(60)"
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT / "flows",
+        env=environment,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    processes.append(owner)
+    assert owner.stdout is not None
+    server = int(owner.stdout.readline())
+    time.sleep(3)  # until the child has asked the kernel
+    assert Path(f"/proc/{server}").exists()
+    owner.kill()
+    owner.stdout.close()
+    end = time.monotonic() + 30
+    while time.monotonic() < end and _alive(server):
+        time.sleep(0.2)
+    assert not _alive(server)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

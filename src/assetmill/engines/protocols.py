@@ -7,7 +7,7 @@ travel as uint8 arrays for people and files, and stay on the engine's device (`d
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from assetmill.records import Request
@@ -54,7 +54,6 @@ class ModelSpec:
     token_limit: int | None = 77
     gib: float = 0.0
     folder: str = ""
-    deterministic: bool = True
     guidance_kind: str = "classifier-free"
     cuts: bool = False
     option_names: tuple[str, ...] = ()
@@ -198,4 +197,3 @@ class Engines:
     generator: Generator
     judge: Judge
     upscaler: Upscaler
-    licences: Mapping[str, str] = field(default_factory=dict)

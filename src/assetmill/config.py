@@ -97,12 +97,26 @@ class AdapterConfig(_Section):
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="Pinned hash of the file.")
 
 
+class StageConfig(_Section):
+    """A further folder or hub id of a model that comes in several."""
+
+    source: str = Field(description="Folder or hub id.")
+    revision: str | None = Field(None, description="Pinned commit of a hub id, or fingerprint of a folder.")
+
+
 class ModelConfig(_Section):
     """Which generator makes the pictures, and its settings."""
 
-    engine: str = Field("diffusers", description="Engine family: diffusers, simulated, or a plug-in's name.")
+    engine: str = Field(
+        "diffusers",
+        description="diffusers, kandinsky, cascade, autoregressive, simulated, or a plug-in's name.",
+    )
     source: str = Field("starter", description="`starter`, a folder, or a hub id.")
     revision: str | None = Field(None, description="Pinned commit of a hub id (40 hex digits).")
+    stages: Mapping[str, StageConfig] = Field(
+        default_factory=dict,
+        description="Further folders of a model that comes in several: `prior` (kandinsky), `second` (cascade).",
+    )
     operation: str = "text-to-image"
     size: Size | None = Field(None, description="Pixels, `512` or `512x768`; the model's own if left out.")
     steps: int | None = Field(None, ge=1, le=1000)
@@ -111,6 +125,12 @@ class ModelConfig(_Section):
     negative: str = Field("", description="Negative prompt where neither row nor template gives one.")
     strength: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     adapters: tuple[AdapterConfig, ...] = ()
+    control: Mapping[str, Path] = Field(
+        default_factory=dict, description="ControlNet folders by the kind of map they take: {edge: path, depth: path}."
+    )
+    ip_adapter: Path | None = Field(
+        None, description="IP-Adapter file (.safetensors, `image_encoder` beside it), for the operation `variation`."
+    )
     options: Mapping[str, Scalar] = Field(default_factory=dict, description="Settings only this engine knows.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"

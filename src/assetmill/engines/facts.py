@@ -11,10 +11,28 @@ from types import MappingProxyType
 
 
 @dataclass(frozen=True, slots=True)
+class Does:
+    """What a family can do beside text to image: diffusers' classes by name, empty where it has none.
+
+    `control` is the pipeline that takes maps through a model of the class `controlnet`, `control_argument` the name it
+    has for them. `ip_adapter`: reference images as prompts. `lora`: small weights laid over the model.
+    """
+
+    image_to_image: str = ""
+    inpaint: str = ""
+    control: str = ""
+    controlnet: str = ""
+    control_argument: str = "control_image"
+    ip_adapter: bool = False
+    lora: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """One pipeline class of diffusers. `size` 0: read from the folder. `token_part` is the tokenizer's folder.
 
     `gib_per_image` is a start for the batch size on a GPU: GiB of activations per image of 1024 x 1024 pixels.
+    `guidance_argument` is what the pipeline calls the guidance, `does` what there is beside text to image.
     """
 
     name: str
@@ -28,30 +46,68 @@ class Family:
     token_limit: int | None = None
     gib_per_image: float = 4.0
     option_names: tuple[str, ...] = ()
+    guidance_argument: str = "guidance_scale"
+    does: Does = Does()
 
 
 _SD_OPTIONS = ("clip_skip", "eta", "guidance_rescale")
+_SD = Does(
+    "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline", "StableDiffusionControlNetPipeline",
+    "ControlNetModel", "image", ip_adapter=True, lora=True,
+)  # fmt: skip
+_SDXL = Does(
+    "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline", "StableDiffusionXLControlNetPipeline",
+    "ControlNetModel", "image", ip_adapter=True, lora=True,
+)  # fmt: skip
+_SD3 = Does(
+    "StableDiffusion3Img2ImgPipeline", "StableDiffusion3InpaintPipeline", "StableDiffusion3ControlNetPipeline",
+    "SD3ControlNetModel", lora=True,
+)  # fmt: skip
+_FLUX = Does("FluxImg2ImgPipeline", "FluxInpaintPipeline", "FluxControlNetPipeline", "FluxControlNetModel", lora=True)
+_Z_IMAGE = Does(
+    "ZImageImg2ImgPipeline", "ZImageInpaintPipeline", "ZImageControlNetPipeline", "ZImageControlNetModel", lora=True
+)
+_QWEN = Does(
+    "QwenImageImg2ImgPipeline", "QwenImageInpaintPipeline", "QwenImageControlNetPipeline", "QwenImageControlNetModel",
+    lora=True,
+)  # fmt: skip
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
-        "StableDiffusionPipeline": Family("stable-diffusion", 30, 7.5, cuts=True, option_names=_SD_OPTIONS),
-        "StableDiffusionXLPipeline": Family("stable-diffusion-xl", 30, 5.0, cuts=True, option_names=_SD_OPTIONS),
+        "StableDiffusionPipeline": Family("stable-diffusion", 30, 7.5, cuts=True, option_names=_SD_OPTIONS, does=_SD),
+        "StableDiffusionXLPipeline": Family(
+            "stable-diffusion-xl", 30, 5.0, cuts=True, option_names=_SD_OPTIONS, does=_SDXL,
+        ),
         "StableDiffusion3Pipeline": Family(
             "stable-diffusion-3", 28, 7.0, size=1024, size_multiple=16, token_part="tokenizer_3", token_limit=256,
+            does=_SD3,
         ),
         "FluxPipeline": Family(
             "flux", 28, 3.5, size=1024, size_multiple=16, guidance_kind="distilled",
-            token_part="tokenizer_2", token_limit=512,
+            token_part="tokenizer_2", token_limit=512, does=_FLUX,
         ),
         "Flux2Pipeline": Family("flux2", 50, 4.0, size=1024, size_multiple=16, guidance_kind="distilled"),
-        "LatentConsistencyModelPipeline": Family("lcm", 4, 8.5, guidance_kind="distilled"),
+        "LatentConsistencyModelPipeline": Family(
+            "lcm", 4, 8.5, guidance_kind="distilled",
+            does=Does("LatentConsistencyModelImg2ImgPipeline", ip_adapter=True, lora=True),
+        ),
         "PixArtAlphaPipeline": Family("pixart", 20, 4.5, size=1024, token_limit=120),
         "PixArtSigmaPipeline": Family("pixart", 20, 4.5, size=1024, token_limit=300),
-        "SanaPipeline": Family("sana", 20, 4.5, size=1024, size_multiple=32, token_limit=300),
-        "ZImagePipeline": Family("z-image", 9, 5.0, size=1024, size_multiple=16, token_limit=512),
-        "QwenImagePipeline": Family("qwen-image", 50, 0.0, size=1024, size_multiple=16, guidance_kind="none"),
-        "HunyuanDiTPipeline": Family("hunyuan-dit", 50, 5.0, size=1024, size_multiple=16),
-        "KolorsPipeline": Family("kolors", 50, 5.0, size=1024),
+        "SanaPipeline": Family(
+            "sana", 20, 4.5, size=1024, size_multiple=32, token_limit=300,
+            does=Does(control="SanaControlNetPipeline", controlnet="SanaControlNetModel", lora=True),
+        ),
+        "ZImagePipeline": Family("z-image", 9, 5.0, size=1024, size_multiple=16, token_limit=512, does=_Z_IMAGE),
+        "QwenImagePipeline": Family(
+            "qwen-image", 50, 4.0, size=1024, size_multiple=16, guidance_argument="true_cfg_scale", does=_QWEN,
+        ),
+        "HunyuanDiTPipeline": Family(
+            "hunyuan-dit", 50, 5.0, size=1024, size_multiple=16,
+            does=Does(control="HunyuanDiTControlNetPipeline", controlnet="HunyuanDiT2DControlNetModel"),
+        ),
+        "KolorsPipeline": Family(
+            "kolors", 50, 5.0, size=1024, does=Does("KolorsImg2ImgPipeline", ip_adapter=True, lora=True),
+        ),
         "LuminaPipeline": Family("lumina", 30, 4.0, size=1024, size_multiple=16),
         "Lumina2Pipeline": Family("lumina2", 30, 4.0, size=1024, size_multiple=16),
         "AuraFlowPipeline": Family("aura-flow", 50, 3.5, size=1024, size_multiple=16),
@@ -66,9 +122,9 @@ class ModelFacts:
     """What is known of a published model. Zero, None or empty: the family's own.
 
     `revision` is a commit to pin (40 hex digits), empty where none is known here: then the user has to look it up and
-    pin it. `gib` is what its weights take in 16 bits. `operations` empty: those of its family. `parts` are further
-    hub ids that the model needs, by the name of the part: they stand in `model.parts` of a config. A model that is
-    only a part of others has the engine `part`.
+    pin it. `gib` is what its weights take in 16 bits. `operations` empty: those of its family. `stages` are further
+    hub ids that the model needs, by the name they have in `model.stages` of a config. A model that is only a stage
+    of others has the engine `stage`.
     """
 
     licence: str
@@ -81,7 +137,7 @@ class ModelFacts:
     revision: str = ""
     engine: str = "diffusers"
     operations: tuple[str, ...] = ()
-    parts: tuple[tuple[str, str], ...] = ()
+    stages: tuple[tuple[str, str], ...] = ()
     note: str = ""
 
     @property
@@ -161,19 +217,19 @@ MODELS: Mapping[str, ModelFacts] = MappingProxyType(
         "kandinsky-community/kandinsky-2-2-decoder": ModelFacts(
             "apache-2.0", 50, 4.0, 512, 9.3, family="kandinsky-2.2", engine="kandinsky",
             operations=("text-to-image", "variation", "interpolation"),
-            parts=(("prior", "kandinsky-community/kandinsky-2-2-prior"),),
+            stages=(("prior", "kandinsky-community/kandinsky-2-2-prior"),),
         ),
         "kandinsky-community/kandinsky-2-2-prior": ModelFacts(
-            "apache-2.0", gib=6.8, family="kandinsky-2.2", engine="part", note="the prior of Kandinsky 2.2",
+            "apache-2.0", gib=6.8, family="kandinsky-2.2", engine="stage", note="the prior of Kandinsky 2.2",
         ),
         "DeepFloyd/IF-I-XL-v1.0": ModelFacts(
             "deepfloyd-if-license", 100, 7.0, 256, 19.4, family="deepfloyd-if", engine="cascade",
-            operations=("text-to-image",), parts=(("stage-2", "DeepFloyd/IF-II-L-v1.0"),),
+            operations=("text-to-image",), stages=(("second", "DeepFloyd/IF-II-L-v1.0"),),
             revision="c03d510e9b75bce9f9db5bb85148c1402ad7e694",
             note="research only; accept the terms at the hub first",
         ),
         "DeepFloyd/IF-II-L-v1.0": ModelFacts(
-            "deepfloyd-if-license", gib=2.4, family="deepfloyd-if", engine="part",
+            "deepfloyd-if-license", gib=2.4, family="deepfloyd-if", engine="stage",
             revision="609476ce702b2d94aff7d1f944dcc54d4f972901",
             note="the second stage of DeepFloyd IF, without its own text encoder",
         ),

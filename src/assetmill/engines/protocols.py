@@ -25,6 +25,21 @@ class OutOfMemory(EngineError):
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Weights beside a model's own, named by a config: `kind` is `lora`, `control` or `ip-adapter`.
+
+    A request that uses one names its hash among its adapters. `name` is the kind of map that a ControlNet takes (edge,
+    depth, pose), else the file's stem. `sha256` is the hash of a file, or the fingerprint of a folder.
+    """
+
+    kind: str
+    name: str
+    path: str
+    sha256: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """What is known of a model before it is loaded. Sizes in pixels, memory in GiB; `revision` pins the weights.
 
@@ -34,7 +49,12 @@ class ModelSpec:
 
     `guidance_kind` says what `guidance` means: `classifier-free` (above 1 two forwards a step, and negative prompts
     count), `distilled` (a number fed to the model: no negative prompts) or `none` (must be 0). `cuts` is True where
-    candidates can be dropped mid-way through `OnStep`.
+    candidates can be dropped mid-way through `OnStep` (text to image and image to image). `parts` are the adapters
+    that requests may use: LoRAs, ControlNets, an IP-Adapter.
+
+    `stages` are the folders of a model that comes in several, as (name, folder, revision); `folder` is then the one
+    whose tokenizer counts. `schedulers` are the classes a config may name (None: the engine decides). `fixed` names
+    those of `size` and `steps` that this model cannot change.
     """
 
     id: str
@@ -57,6 +77,10 @@ class ModelSpec:
     guidance_kind: str = "classifier-free"
     cuts: bool = False
     option_names: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
+    stages: tuple[tuple[str, str, str], ...] = ()
+    schedulers: tuple[str, ...] | None = None
+    fixed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +102,16 @@ class JudgeSpec:
 
 @dataclass(frozen=True, slots=True)
 class UpscalerSpec:
-    """What is known of an upscaler before it is loaded. `scale` is the whole factor that pictures grow by."""
+    """What is known of an upscaler before it is loaded. `scale` is the whole factor that pictures grow by.
+
+    `file` is its weight file or folder, `family` its class where the engine has several.
+    """
 
     key: str
     engine: str
     scale: int
     file: str = ""
+    family: str = ""
     fingerprint: str = ""
     licence: str = ""
     commercial: bool | None = None
@@ -110,6 +138,16 @@ OnStep = Callable[[Step], Sequence[int] | None]
 
 
 @dataclass(frozen=True, slots=True)
+class Paused:
+    """A picture stopped after `step` of `steps` denoiser evaluations; `state` is its engine's own."""
+
+    request: Request
+    step: int
+    steps: int
+    state: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Generated:
     """What a batch gave, in the order of its requests.
 
@@ -118,6 +156,8 @@ class Generated:
     the model gave NaN or infinity. `cut[i]` is the step after which candidate i was dropped, 0 where it was finished.
     `seconds` is device time for the whole batch. `refused[i]`, where not empty, says why the model's own safety
     checker withheld picture i (its pixels are black): such a candidate is rejected with that reason.
+
+    Where the batch was paused, `paused` holds its pictures in the same order, and `pixels` what they would be by now.
     """
 
     pixels: np.ndarray
@@ -126,6 +166,7 @@ class Generated:
     seconds: float
     device_pixels: Any = None
     refused: tuple[str, ...] = ()
+    paused: tuple[Paused, ...] = ()
 
 
 class Generator(Protocol):
@@ -133,6 +174,7 @@ class Generator(Protocol):
 
     `references` maps blob hashes to RGB (or L, for masks) uint8 arrays. The picture of a request depends on the
     request alone: not on its neighbours in the batch (up to rounding), nor on the order.
+
     Raises OutOfMemory when the batch is too large, EngineError for everything the caller cannot mend.
     """
 
@@ -152,6 +194,25 @@ class Generator(Protocol):
 
     def versions(self) -> Mapping[str, str]:
         """Library versions to record beside candidates."""
+        ...
+
+
+class PausingGenerator(Generator, Protocol):
+    """A generator whose `spec.cuts` is True: its pictures can stop part of the way, and go on with other neighbours."""
+
+    def generate_part(
+        self,
+        batch: Sequence[Request],
+        *,
+        references: Mapping[str, np.ndarray] | None = None,
+        resume: Sequence[Paused] | None = None,
+        pause_at: float | None = None,
+    ) -> Generated:
+        """From the start, or from where `resume` (a Paused per request) stands, to a share of the steps or the end.
+
+        `pause_at` in (0, 1); where it is given, `Generated.paused` holds the pictures and `pixels` what they would be
+        by now. A model of a single step is not paused: it gives finished pictures, and `paused` is empty.
+        """
         ...
 
 
@@ -181,13 +242,16 @@ class Judge(Protocol):
 class Upscaler(Protocol):
     """Enlarges pictures by a whole factor. `key` names weights and settings.
 
-    uint8 (N, H, W, 3) in, uint8 (N, H x scale, W x scale, 3) out; pictures of one call share their size.
+    uint8 (N, H, W, 3) in, uint8 (N, H x scale, W x scale, 3) out; pictures of one call share their size. `texts`, one
+    per picture, say what they show: upscalers that read no text ignore them. The result follows from picture and text
+    alone. `enlarge` (in `enlarge.py`) adds transparency and tileable pictures to any upscaler. `generative` (False
+    where an upscaler lacks it) says that it invents detail from noise.
     """
 
     key: str
     scale: int
 
-    def upscale(self, pixels: np.ndarray) -> np.ndarray: ...
+    def upscale(self, pixels: np.ndarray, texts: Sequence[str] | None = None) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, slots=True)

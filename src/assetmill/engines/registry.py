@@ -41,7 +41,7 @@ __all__ = [
     "resolve_upscaler",
 ]
 
-GENERATORS = ("diffusers", "simulated")
+GENERATORS = ("diffusers", "kandinsky", "cascade", "autoregressive", "simulated")
 JUDGES = ("open_clip", "simulated")
 UPSCALERS = ("spandrel", "lanczos", "nearest", "none", "simulated")
 
@@ -64,6 +64,18 @@ def resolve_model(config: ModelConfig, resolve: Resolve) -> ModelSpec:
         from assetmill.engines.model_folder import resolve_pipeline
 
         spec = resolve_pipeline(config, resolve)
+    elif config.engine == "kandinsky":
+        from assetmill.engines.kandinsky import resolve_kandinsky
+
+        spec = resolve_kandinsky(config, resolve)
+    elif config.engine == "cascade":
+        from assetmill.engines.cascade import resolve_cascade
+
+        spec = resolve_cascade(config, resolve)
+    elif config.engine == "autoregressive":
+        from assetmill.engines.autoregressive import resolve_janus
+
+        spec = resolve_janus(config, resolve)
     elif config.engine == "simulated":
         from assetmill.engines.simulated import resolve_simulated
 
@@ -80,6 +92,10 @@ def check_settings(spec: ModelSpec, config: ModelConfig) -> list[Problem]:
     """What in a config's `model` section this model cannot honour; nothing is ever ignored quietly."""
     width, height = config.size or (spec.width, spec.height)
     problems = _check_size(spec, width, height, "model.size")
+    if "steps" in spec.fixed and config.steps not in (None, spec.steps):
+        problems.append(
+            Problem(f"{spec.id} always takes {spec.steps} steps", "remove model.steps", column="model.steps")
+        )
 
     def add(key: str, message: str, way_out: str) -> None:
         problems.append(Problem(f"{spec.id}: {message}", way_out, column=f"model.{key}"))
@@ -103,11 +119,12 @@ def check_settings(spec: ModelSpec, config: ModelConfig) -> list[Problem]:
                 f"the option {name!r} is unknown here",
                 f"known options: {', '.join(spec.option_names) or 'none'}",
             )
-    if config.scheduler and spec.engine == "diffusers" and config.scheduler not in _scheduler_names(spec):
+    names = _scheduler_names(spec)
+    if config.scheduler and names is not None and config.scheduler not in names:
         add(
             "scheduler",
             f"the scheduler {config.scheduler!r} does not fit",
-            f"use one of {', '.join(_scheduler_names(spec))}",
+            f"use one of {', '.join(names)}" if names else "remove it: this model has none",
         )
     return problems
 
@@ -170,6 +187,18 @@ def load_generator(spec: ModelSpec, config: ModelConfig) -> Generator:
 
         verify_weights(spec)
         return LatentGenerator(spec, config)
+    if spec.engine == "kandinsky":
+        from assetmill.engines.kandinsky import KandinskyGenerator
+
+        return KandinskyGenerator(spec, config)
+    if spec.engine == "cascade":
+        from assetmill.engines.cascade import CascadeGenerator
+
+        return CascadeGenerator(spec, config)
+    if spec.engine == "autoregressive":
+        from assetmill.engines.autoregressive import JanusGenerator
+
+        return JanusGenerator(spec, config)
     if spec.engine == "simulated":
         from assetmill.engines.simulated import SimulatedGenerator
 
@@ -224,6 +253,9 @@ def _plugin(kind: str, name: str, builtin: Sequence[str], column: str) -> Any:
 
 
 def _check_size(spec: ModelSpec, width: int, height: int, column: str) -> list[Problem]:
+    if "size" in spec.fixed and (width, height) != (spec.width, spec.height):
+        own = f"{spec.width}x{spec.height}"
+        return [Problem(f"{spec.id} makes {own} only", "remove the size", column=column, value=f"{width}x{height}")]
     multiple = spec.size_multiple
     if width % multiple == 0 and height % multiple == 0:
         return []
@@ -257,7 +289,9 @@ def _check_guidance(
     return problems
 
 
-def _scheduler_names(spec: ModelSpec) -> tuple[str, ...]:
+def _scheduler_names(spec: ModelSpec) -> tuple[str, ...] | None:
+    if spec.schedulers is not None or spec.engine != "diffusers":
+        return spec.schedulers
     path = Path(spec.folder) / "scheduler" / "scheduler_config.json"
     own = str(read_json(path).get("_class_name", "")) if path.is_file() else ""
     names = facts.SCHEDULERS["flow" if own.startswith("FlowMatch") else "diffusion"]

@@ -50,7 +50,7 @@ class ClipJudge:
         if not len(texts):
             return Judged(np.zeros(0, np.float32), np.zeros((0, 0), np.float32))
         with torch.inference_mode():
-            wanted = self._encode_texts(texts)
+            wanted = self.encode_texts(texts)
             seen = self._encode_pictures(pixels)
             scores = (seen * wanted).sum(dim=1)
             bad = ~torch.isfinite(seen).all(dim=1)
@@ -61,9 +61,8 @@ class ClipJudge:
         """Library versions, to record beside scores."""
         return {name: metadata.version(name) for name in ("open-clip-torch", "torch")}
 
-    # --- inside -----------------------------------------------------------------------------------------------
-
-    def _encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
+    def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """Unit embeddings (N, D) of texts, float32 on the judge's device, each distinct one encoded once."""
         import torch
 
         held = {text: self._texts.get(text) for text in dict.fromkeys(texts)}
@@ -77,6 +76,15 @@ class ClipJudge:
                 held[text] = group
                 self._texts.put(text, group)
         return torch.stack([(held[text] or {})["text"] for text in texts])
+
+    def encode_views(self, views: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Unit embeddings (N, D) of pictures (1, 3, H, W) in [0, 1] of any size, differentiable in the pictures."""
+        import torch
+
+        inputs = torch.cat([prepare(view, self._preprocess, rounded=False) for view in views]).to(self.dtype)
+        return torch.nn.functional.normalize(self._model.encode_image(inputs).float(), dim=-1)
+
+    # --- inside -----------------------------------------------------------------------------------------------
 
     def _encode_pictures(self, pixels: Any) -> torch.Tensor:
         import torch
@@ -98,11 +106,12 @@ class ClipJudge:
         return torch.cat(parts)
 
 
-def prepare(pixels: torch.Tensor, config: Mapping[str, Any]) -> torch.Tensor:
+def prepare(pixels: torch.Tensor, config: Mapping[str, Any], *, rounded: bool = True) -> torch.Tensor:
     """Floats (N, 3, H, W) in [0, 1] as a model of open_clip reads them: resized, cropped and normalised.
 
     `config` is the model's `preprocess_cfg`. Equals open_clip's own transform up to a grey level; more only where
     resizing overshoots beyond black or white at hard edges, because Pillow clips there between rows and columns.
+    `rounded` False leaves out the steps of 8 bits, through which no gradient passes.
     """
     import torch
     from torchvision.transforms import InterpolationMode
@@ -133,7 +142,9 @@ def prepare(pixels: torch.Tensor, config: Mapping[str, Any]) -> torch.Tensor:
         raise EngineError(f"the judge wants resize mode {resize_mode!r}; squash, shortest and longest are known")
     if target != tuple(pixels.shape[2:]):
         pixels = F.resize(pixels, list(target), interpolation=mode, antialias=True)
-        pixels = pixels.clamp(0, 1).mul(255).round().div(255)  # as in 8 bits, which models were trained on
+        pixels = pixels.clamp(0, 1)
+        if rounded:
+            pixels = pixels.mul(255).round().div(255)  # as in 8 bits, which models were trained on
     if target[0] < height or target[1] < width:
         top, left = (height - target[0]) // 2, (width - target[1]) // 2
         padding = [left, top, width - target[1] - left, height - target[0] - top]

@@ -1,8 +1,8 @@
 """The real shapes of well-known models with random weights: nothing is downloaded, nothing is good to look at.
 
-The figures in the configs are those of the public `config.json` files. Weights decide no time: a matrix product takes as
-long on noise as on what was learnt. Each model also has a tiny twin of the same classes, so that the same code runs
-on a CPU within seconds.
+The figures in the configs are those of the public `config.json` files. Weights decide no time: a matrix product takes
+as long on noise as on what was learnt. Each model also has a tiny twin of the same classes, so that the same code
+runs on a CPU within seconds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A text-to-image pipeline by its parts. `steps` and `guidance` are usual ones, `text_tokens` what the denoiser reads.
+    """A text-to-image pipeline by its parts. `steps`, `guidance` and `text_tokens` are those its card recommends.
 
     `scheduler` makes one forward per step, so that F and P count the same forwards. `images` is a work list long enough
     for its end (the last chunk's encoding) not to matter.
@@ -345,7 +345,7 @@ def clip_tokenizer(**settings: Any) -> Any:
 
 
 def t5_tokenizer(*, pieces: int = 32_000) -> Any:
-    """A tokenizer of T5's class and size over CLIP's commonest words: its splits differ from T5's, its cost does not."""
+    """A tokenizer of T5's class and size over CLIP's commonest words: other splits, the same cost."""
     from transformers import T5Tokenizer
 
     found: dict[str, None] = {}

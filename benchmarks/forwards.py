@@ -110,7 +110,7 @@ class Forwards:
 
 @dataclass(frozen=True, slots=True)
 class Flops:
-    """TFLOP of one forward for one picture (a product and a sum are two). `upscale` is of the whole picture, untiled."""
+    """TFLOP of one forward for one picture (a product and a sum are two); `upscale` is of the whole one, untiled."""
 
     denoise: float
     decode: float

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, IPvAnyNetwork, ValidationError, model_validator
 
 from assetmill.records import InputError, Problem, Scalar
 
@@ -45,6 +45,13 @@ Size = Annotated[
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
+Setting = Literal[
+    "seed", "size", "negative", "candidates", "priority", "model", "operation", "strength", "steps", "guidance",
+    "scheduler", "image", "image_to", "mask", "keep", "control", "control_kind", "weight", "lora", "caption_to",
+]  # fmt: skip
+"""What a row of the sheet may say for itself."""
+
+
 class SheetConfig(_Section):
     """Where the assets come from."""
 
@@ -56,7 +63,7 @@ class SheetConfig(_Section):
     columns: Mapping[str, str] = Field(
         default_factory=dict, description="Mapping of the name templates use to the header in the file."
     )
-    overrides: Mapping[Literal["seed", "size", "negative", "candidates", "priority"], str] = Field(
+    overrides: Mapping[Setting, str] = Field(
         default_factory=dict,
         description="Columns whose text, where not empty, overrides a setting for that row.",
     )
@@ -131,6 +138,22 @@ class ModelConfig(_Section):
     ip_adapter: Path | None = Field(
         None, description="IP-Adapter file (.safetensors, `image_encoder` beside it), for the operation `variation`."
     )
+    image: str | None = Field(
+        None, description="Reference image of rows that name none: a path, a picture of the store, or a URL."
+    )
+    image_to: str | None = Field(None, description="The other end of `interpolation`, as `image`.")
+    mask: str | None = Field(None, description="Image for `inpaint`, white where pixels may change, as `image`.")
+    keep: str | None = Field(
+        None, description="Image for `keep-product`, white where the product is; the alpha of `image` if left out."
+    )
+    weight: float | None = Field(
+        None,
+        ge=0.0,
+        le=2.0,
+        description="How strongly reference image or control map act (1 if left out); in `interpolation` the share of "
+        "the other end (0.5 if left out).",
+    )
+    caption_to: str = Field("", description="The other end of `interpolation` between two captions.")
     options: Mapping[str, Scalar] = Field(default_factory=dict, description="Settings only this engine knows.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
@@ -142,12 +165,75 @@ class ModelConfig(_Section):
     timeout: float = Field(600.0, gt=0, description="Seconds after which one batch counts as hung.")
 
 
-class JudgeConfig(_Section):
-    engine: str = Field("open_clip", description="Judge family: open_clip, simulated, or a plug-in's name.")
+class ReferencesConfig(_Section):
+    """Where the sheet's images and adapters may come from."""
+
+    folders: tuple[Path, ...] = Field(
+        (), description="Folders that the sheet's paths may lead into, beside that of the config."
+    )
+    hosts: tuple[str, ...] = Field(
+        (),
+        description="The only hosts whose URLs are fetched; `*.example.com` for those below. All public ones if empty.",
+    )
+    networks: tuple[IPvAnyNetwork, ...] = Field(
+        (), description="Private networks that may be asked as well, as `10.1.2.0/24`: an image server of your own."
+    )
+    refresh_hours: float | None = Field(
+        20.0, ge=0, description="Age from which a URL is asked again whether its picture changed; null: never."
+    )
+    max_bytes: int = Field(32 * 2**20, gt=0, description="Largest file that is read or fetched.")
+    max_pixels: int = Field(50_000_000, gt=0, description="Largest picture that is decoded, width × height.")
+    timeout: float = Field(30.0, gt=0, le=600, description="Seconds that one fetch may take, redirects included.")
+
+
+class _JudgeSource(_Section):
+    engine: str = Field(
+        "open_clip", description="Judge family: open_clip, transformers, aesthetic, simulated, or a plug-in's name."
+    )
     source: str = Field("starter", description="`starter`, a folder, or an open_clip model name.")
     pretrained: str | None = Field(None, description="open_clip tag or weight file for a model name.")
-    device: str = "auto"
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    head: Path | None = Field(None, description="Weight file of the head, for the engine `aesthetic`.")
+    options: Mapping[str, Scalar] = Field(default_factory=dict, description="Settings only this engine knows.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        "auto", description="Number format; `auto` is float32, so that scores depend little on the machine."
+    )
+
+
+class JudgePartConfig(_JudgeSource):
+    """One of several judges whose scores are added."""
+
+    weight: float = Field(1.0, description="Share in the sum; negative to prefer low scores.")
+    centre: float | None = Field(None, description="Score that counts as 0; the engine's own if left out.")
+    spread: float | None = Field(None, gt=0, description="Score above `centre` that counts as 1; as `centre`.")
+
+
+class JudgeConfig(_JudgeSource):
+    """Which model scores pictures against the rank text."""
+
+    combine: tuple[JudgePartConfig, ...] = Field(
+        (), description="Several judges in place of one: the weighted mean of their scores, each on a fixed scale."
+    )
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> JudgeConfig:
+        if self.combine and self.model_fields_set - {"combine"}:
+            names = ", ".join(sorted(self.model_fields_set - {"combine"}))
+            raise ValueError(f"`combine` names all judges: put {names} into its parts")
+        return self
+
+
+class SafetyConfig(_Section):
+    """A check for pictures that must not be published, beside the generator's own."""
+
+    source: str | None = Field(
+        None, description="Folder of a StableDiffusionSafetyChecker or an image classifier; none if left out."
+    )
+    reject: tuple[str, ...] = Field(
+        (), description="A classifier's labels that reject a picture; required for one, as only its card says."
+    )
+    threshold: Fraction = Field(0.5, description="Probability of such a label from which a picture is rejected.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
 
 
 class GatesConfig(_Section):
@@ -158,6 +244,7 @@ class GatesConfig(_Section):
     max_rejected: Fraction = Field(0.2, description="The run stops above this share of black, flat or NaN images.")
     regenerate: float = Field(1.0, ge=0, le=16, description="Budget of extra seeds, as a multiple of `candidates`.")
     plugins: tuple[str, ...] = Field((), description="Further gates, by entry-point name.")
+    safety: SafetyConfig = SafetyConfig()
 
 
 class SelectConfig(_Section):
@@ -171,11 +258,14 @@ class SelectConfig(_Section):
 
 
 class UpscaleConfig(_Section):
-    engine: str = Field("spandrel", description="spandrel, lanczos, nearest, none, or a plug-in's name.")
-    source: str = Field("starter", description="`starter` or a weight file (safetensors).")
+    engine: str = Field(
+        "spandrel", description="spandrel, diffusers, transformers, lanczos, nearest, none, or a plug-in's name."
+    )
+    source: str = Field("starter", description="`starter`, a weight file (safetensors), or an upscaler's folder.")
     scale: int | None = Field(None, ge=1, le=16, description="Factor; the model's own if left out.")
     tile: int = Field(256, ge=32, description="Edge of a tile in pixels; larger images are tiled with overlap.")
     overlap: int = Field(16, ge=0)
+    options: Mapping[str, Scalar] = Field(default_factory=dict, description="Settings only this engine knows.")
     device: str = "auto"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
 
@@ -232,6 +322,11 @@ class Config(_Section):
     sheet: SheetConfig
     prompts: PromptsConfig
     model: ModelConfig = ModelConfig()
+    models: Mapping[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,63}$")], ModelConfig] = Field(
+        default_factory=dict,
+        description="Further models by name, for rows whose `model` column names one; keys as those of `model`.",
+    )
+    references: ReferencesConfig = ReferencesConfig()
     judge: JudgeConfig = JudgeConfig()
     gates: GatesConfig = GatesConfig()
     select: SelectConfig = SelectConfig()

@@ -13,8 +13,8 @@ FIGURES = ROOT / "docs" / "figures"
 
 _HEAD = """# Performance
 
-Written by the benchmarks (`make bench`, `make scale`) from `docs/figures/`; don't edit by hand. Figures of one
-machine at one time: compare ratios, not absolute times.
+Written by the benchmarks (`make bench`, `make peers`, `make scale`) from `docs/figures/`; don't edit by hand.
+Figures of one machine at one time: compare ratios, not absolute times.
 """
 
 
@@ -28,7 +28,7 @@ def save_figures(name: str, figures: dict[str, Any]) -> None:
 
 def write_page() -> None:
     parts = [_HEAD]
-    for name, render in (("pipeline", _pipeline), ("plan", _plan)):
+    for name, render in (("pipeline", _pipeline), ("peers", _peers), ("plan", _plan)):
         path = FIGURES / f"{name}.json"
         if path.exists():
             parts.append(render(json.loads(path.read_text())))
@@ -88,6 +88,13 @@ def _plan(f: dict[str, Any]) -> str:
 {_table(("store", "case", "seconds", "peak MiB", "candidates to make"), rows)}
 The index was filled by the library's own writers: {f["segments"]:,} segments, folded by one compaction.
 """
+
+
+def _peers(f: dict[str, Any]) -> str:
+    """The section of `python -m peers`; empty while only the contenders' settings were measured."""
+    from peers.page import peers_section
+
+    return peers_section(f, _table) if f.get("scenarios") else ""
 
 
 if __name__ == "__main__":

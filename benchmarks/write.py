@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gpu_page import gpu_section
 from machine import describe_machine, machine_line
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,7 +29,7 @@ def save_figures(name: str, figures: dict[str, Any]) -> None:
 
 def write_page() -> None:
     parts = [_HEAD]
-    for name, render in (("pipeline", _pipeline), ("peers", _peers), ("plan", _plan)):
+    for name, render in (("pipeline", _pipeline), ("peers", _peers), ("gpu", _gpu), ("plan", _plan)):
         path = FIGURES / f"{name}.json"
         if path.exists():
             parts.append(render(json.loads(path.read_text())))
@@ -39,6 +40,10 @@ def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     lines += ["| " + " | ".join(str(c) for c in row) + " |" for row in rows]
     return "\n".join(lines) + "\n"
+
+
+def _gpu(f: dict[str, Any]) -> str:
+    return gpu_section(f, _table)
 
 
 def _pipeline(f: dict[str, Any]) -> str:

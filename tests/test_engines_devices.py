@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 
@@ -37,6 +40,25 @@ def test_devices_and_dtypes() -> None:
     assert free_gib(cpu) > 0
 
 
+@pytest.mark.parametrize(("native", "expected"), [(True, "bfloat16"), (False, "float16")])
+def test_gpu_without_bfloat16_units(monkeypatch: pytest.MonkeyPatch, native: bool, expected: str) -> None:
+    """On a GPU that only emulates bfloat16 `auto` is float16, and the GPU asked is the one that will be used."""
+    import torch
+
+    asked: list[torch.device] = []
+
+    @contextmanager
+    def current(device: torch.device) -> Iterator[None]:
+        asked.append(device)
+        yield
+
+    monkeypatch.setattr(torch.cuda, "device", current)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
+    second = torch.device("cuda", 1)
+    assert pick_dtype("auto", second) is getattr(torch, expected)
+    assert asked == [second]
+
+
 def test_threads_are_set_on_purpose() -> None:
     """The number of threads is what the caller says, all available cores if it doesn't."""
     import torch
@@ -57,6 +79,8 @@ def test_memory_errors() -> None:
         torch.OutOfMemoryError("CUDA out of memory"),
         MemoryError(),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     ):
         with pytest.raises(OutOfMemory, match="the thing did not fit"), memory_errors("the thing"):
             raise error

@@ -41,14 +41,16 @@ def pick_device(wish: str = "auto") -> torch.device:
 def pick_dtype(wish: str, device: torch.device) -> torch.dtype:
     """The number format of a config: `auto` is float32 on a CPU; on a GPU bfloat16, or float16 where it lacks that.
 
-    bfloat16 comes first because float16 overflows in SDXL's decoder, which then falls back to float32.
+    bfloat16 comes first because float16 overflows in SDXL's decoder, which then falls back to float32. A GPU that only
+    emulates bfloat16 (before Ampere) lacks it: there it is slower than float16.
     """
     import torch
 
     if wish == "auto":
-        if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-        return torch.float32
+        if device.type != "cuda":
+            return torch.float32
+        with torch.cuda.device(device):  # torch asks the current device
+            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     if wish not in DTYPES:
         raise EngineError(f"dtype {wish!r} is unknown; use auto, {', '.join(DTYPES)}")
     if wish == "float16" and device.type == "cpu":
@@ -103,9 +105,9 @@ def memory_errors(what: str) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError):
         failed = True
     except RuntimeError as error:
-        # the CPU allocator and some kernels raise a plain RuntimeError
-        text = str(error)
-        if "can't allocate memory" not in text and "out of memory" not in text.lower():
+        # the CPU allocator, some kernels, cuBLAS and cuDNN (…_STATUS_ALLOC_FAILED) raise a plain RuntimeError
+        text = str(error).lower()
+        if not any(sign in text for sign in ("can't allocate memory", "out of memory", "alloc_failed")):
             raise
         failed = True
     if failed:

@@ -7,13 +7,15 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from assetmill.engines.protocols import EngineError, Generated, Generator, OnStep, OutOfMemory, Step
+from assetmill.engines.protocols import EngineError, Generated, Generator, OnStep, OutOfMemory, Paused, Step
 from assetmill.records import Request
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from assetmill.engines.protocols import PausingGenerator
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,10 @@ class Failed:
     reason: str
 
 
+_Part = tuple[tuple[Request, ...], list[Paused] | None]
+"""Requests of one forward, and where they stand if they were paused."""
+
+
 class HungDevice(EngineError):
     """A batch did not come back within its time."""
 
@@ -59,6 +65,8 @@ def generate_all(
     on_done: OnDone,
     on_step: WatchStep | None = None,
     timeout: float | None = None,
+    pause_at: float | None = None,
+    resume: Sequence[Paused] | None = None,
 ) -> list[Failed]:
     """Generates all requests, bucket by bucket, and returns those that failed; each picture goes to `on_done` once.
 
@@ -70,12 +78,14 @@ def generate_all(
     `timeout` is in seconds per batch: its requests fail as transient; if the device does not come back within as long
     again, so do all that are left, because nothing else can be run on it.
 
+    `pause_at` and `resume` (a Paused per request) sample one stretch only, as PausingGenerator says.
+
     Raises EngineError when the first 16 requests, of more than one prompt, all fail with one and the same reason: that
     is the engine, not the requests.
     """
     failed: list[Failed] = []
     num_done = 0
-    with _Runner(generator, references, on_step, timeout) as runner:
+    with _Runner(generator, references, on_step, timeout, pause_at) as runner:
         for positions in bucketed(requests):
             first = requests[positions[0]]
             size = batch or generator.fitting_batch(first.width, first.height)
@@ -84,7 +94,7 @@ def generate_all(
                 part = waiting.popleft()
                 group = tuple(requests[p] for p in part)
                 try:
-                    generated = runner.generate(group)
+                    generated = runner.generate(group, [resume[p] for p in part] if resume else None)
                 except OutOfMemory as error:
                     if len(part) == 1:
                         failed.append(Failed(part[0], group[0], "transient", str(error)))
@@ -135,12 +145,14 @@ class _Runner:
         references: Mapping[str, np.ndarray] | None,
         on_step: WatchStep | None,
         timeout: float | None,
+        pause_at: float | None,
     ) -> None:
+        self.pause_at = pause_at
         self.generator = generator
         self.references = references
         self.on_step = on_step
         self.timeout = timeout
-        self._work: queue.SimpleQueue[tuple[Request, ...] | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[_Part | None] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[Generated | BaseException] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -154,10 +166,10 @@ class _Runner:
     def __exit__(self, *_: object) -> None:
         self._work.put(None)
 
-    def generate(self, group: tuple[Request, ...]) -> Generated:
+    def generate(self, group: tuple[Request, ...], paused: list[Paused] | None = None) -> Generated:
         if self._thread is None:
-            return self._generate(group)
-        self._work.put(group)
+            return self._generate(group, paused)
+        self._work.put((group, paused))
         try:
             result = self._results.get(timeout=self.timeout)
         except queue.Empty:
@@ -176,7 +188,10 @@ class _Runner:
             return False
         return True
 
-    def _generate(self, group: tuple[Request, ...]) -> Generated:
+    def _generate(self, group: tuple[Request, ...], paused: list[Paused] | None) -> Generated:
+        if paused or self.pause_at is not None:
+            generator = cast("PausingGenerator", self.generator)
+            return generator.generate_part(group, references=self.references, resume=paused, pause_at=self.pause_at)
         on_step: OnStep | None = None
         if self.on_step is not None:
             watch = self.on_step
@@ -187,9 +202,9 @@ class _Runner:
         return self.generator.generate(group, references=self.references, on_step=on_step)
 
     def _loop(self) -> None:
-        while (group := self._work.get()) is not None:
+        while (part := self._work.get()) is not None:
             try:
-                self._results.put(self._generate(group))
+                self._results.put(self._generate(*part))
             except BaseException as error:  # noqa: BLE001  (raised again where the caller waits)
                 self._results.put(error)
 

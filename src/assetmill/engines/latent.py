@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from assetmill.engines import facts
+from assetmill.engines.adapters import LoraShelf
 from assetmill.engines.devices import free_gib, memory_errors, pick_device, pick_dtype, to_bytes
 from assetmill.engines.encode import PromptEncoder
-from assetmill.engines.model_folder import find_variant
-from assetmill.engines.protocols import EngineError, Generated, ModelSpec, OnStep
+from assetmill.engines.latent_loading import arrange, denoiser_of, load_pipeline
+from assetmill.engines.latent_operations import OperationPipelines, Prepared
+from assetmill.engines.operations import CUT_OPERATIONS
+from assetmill.engines.pausing import Halt, Stretch
+from assetmill.engines.protocols import EngineError, Generated, ModelSpec, OnStep, Paused
 from assetmill.engines.registry import check_request
 from assetmill.engines.sampling import Watch
 from assetmill.records import Request
@@ -44,14 +46,18 @@ class LatentGenerator:
         self.device = pick_device(config.device)
         self.dtype = pick_dtype(config.dtype, self.device)
         with memory_errors(f"the model {spec.id} (about {spec.gib:.1f} GiB, {free_gib(self.device):.1f} GiB free)"):
-            self.pipeline = _load_pipeline(spec, self.dtype)
-            _arrange(self.pipeline, self.device, config)
-        self._call_names = frozenset(inspect.signature(self.pipeline.__call__).parameters)
+            self.pipeline = load_pipeline(spec, self.dtype)
+            loras = [part for part in spec.parts if part.kind == "lora"]
+            self._loras = LoraShelf(self.pipeline, loras)
+            arrange(self.pipeline, self.device, config)
+        self._offload = config.offload
+        self._active = self.pipeline
+        self._family = facts.family_named(spec.family)
         self._scheduler_config = self.pipeline.scheduler.config
         self._scheduler_class = type(self.pipeline.scheduler)
         self._finite: torch.Tensor | None = None
         self._encoder = PromptEncoder(self.pipeline, spec.family, self.device)
-        self._watch_decoder()
+        self._operations = OperationPipelines(self.pipeline, spec, self.device, self.dtype, self._watch_decoder)
 
     def generate(
         self,
@@ -61,29 +67,79 @@ class LatentGenerator:
         on_step: OnStep | None = None,
     ) -> Generated:
         """Pictures of requests that share a bucket; see Generator. `on_step` needs `spec.cuts`."""
+        self._check(batch, watched=on_step is not None)
+        if on_step is not None and batch[0].operation not in CUT_OPERATIONS:
+            raise EngineError(f"{batch[0].operation} cannot be watched mid-way; pause it in place of cutting")
+        return self._sample(batch, references or {}, on_step=on_step)
+
+    def generate_part(
+        self,
+        batch: Sequence[Request],
+        *,
+        references: Mapping[str, np.ndarray] | None = None,
+        resume: Sequence[Paused] | None = None,
+        pause_at: float | None = None,
+    ) -> Generated:
+        """One stretch of the sampling of requests that share a bucket; see PausingGenerator."""
+        self._check(batch, watched=True)
+        return self._sample(batch, references or {}, resume=resume, pause_at=pause_at)
+
+    def _sample(
+        self,
+        batch: Sequence[Request],
+        references: Mapping[str, np.ndarray],
+        *,
+        on_step: OnStep | None = None,
+        resume: Sequence[Paused] | None = None,
+        pause_at: float | None = None,
+    ) -> Generated:
         import torch
 
         first = batch[0]
-        self._check(batch, on_step)
         start = time.perf_counter()
         what = f"a batch of {len(batch)} at {first.width}x{first.height}"
         generators = [torch.Generator("cpu").manual_seed(request.seed) for request in batch]
         scheduler = self._make_scheduler(first.scheduler)
-        self.pipeline.scheduler = scheduler
         self._finite = None
-        with memory_errors(what), torch.inference_mode():
-            arguments = self._arguments(batch)
+        guided = self.spec.guidance_kind == "classifier-free" and first.guidance > 1
+        with memory_errors(what), torch.no_grad():
+            self._loras.use(first.adapters)
+            prepared = self._operations.prepare(batch, references, guided=guided)
+            pipeline = self._activate(prepared.pipeline)
+        pipeline.scheduler = scheduler
+        with memory_errors(what), torch.inference_mode(), ExitStack() as stack:
+            stack.enter_context(prepared.during)
+            arguments = self._arguments(batch, prepared, guided=guided)
             watch = None
             if on_step is not None:
                 watch = Watch(scheduler, generators, on_step, self._decode_preview)
                 arguments["callback_on_step_end"] = watch.callback
-                arguments["callback_on_step_end_tensor_inputs"] = self._row_tensors()
+                arguments["callback_on_step_end_tensor_inputs"] = self._row_tensors(pipeline)
+            elif resume or pause_at is not None:
+                stretch = Stretch(
+                    denoiser_of(pipeline), scheduler, generators, batch, self._decode_preview,
+                    resume=resume, pause_at=pause_at,
+                )  # fmt: skip
+                stack.enter_context(stretch)
+                arguments["callback_on_step_end"] = stretch.callback
+                arguments["callback_on_step_end_tensor_inputs"] = ["latents"]
             try:
-                result = self.pipeline(generator=generators, **arguments)
+                result = pipeline(generator=generators, **arguments)
+            except Halt as halt:
+                pipeline.maybe_free_model_hooks()
+                return Generated(
+                    pixels=to_bytes(halt.previews),
+                    finite=torch.isfinite(halt.previews).flatten(1).all(dim=1).cpu().numpy(),
+                    cut=np.zeros(len(batch), np.int32),
+                    seconds=time.perf_counter() - start,
+                    device_pixels=halt.previews,
+                    paused=halt.paused,
+                )
             except ValueError as error:  # how pipelines refuse settings; other errors are no fault of the request
                 raise EngineError(f"{self.spec.id} refused {what}: {error}") from error
             alive = watch.alive if watch else list(range(len(batch)))
-            pixels, finite = _spread(result.images, self._finite, alive, len(batch))
+            images = prepared.finish(result.images.float())
+            pixels, finite = _spread(images, self._finite, alive, len(batch))
             flags = getattr(result, "nsfw_content_detected", None) or []
             refused = [""] * len(batch)
             for position, flag in zip(alive, flags, strict=False):
@@ -108,9 +164,7 @@ class LatentGenerator:
         """
         if self.device.type != "cuda":
             return max(1, min(16, 16 * 128 * 128 // (width * height)))
-        families = {family.name: family for family in facts.FAMILIES.values()}
-        known = families.get(self.spec.family)
-        per_image = (known.gib_per_image if known else 6.0) * width * height / 2**20
+        per_image = (self._family.gib_per_image if self._family else 6.0) * width * height / 2**20
         room = free_gib(self.device) * 0.8 / max(per_image, 1e-3)
         return max(1, min(64, 2 ** int(np.log2(max(room, 1)))))
 
@@ -124,7 +178,14 @@ class LatentGenerator:
 
     # --- inside -----------------------------------------------------------------------------------------------
 
-    def _check(self, batch: Sequence[Request], on_step: OnStep | None) -> None:
+    def _activate(self, pipeline: Any) -> Any:
+        """Makes a pipeline the one that runs: when parts wait on the CPU, its own hooks bring them in."""
+        if self._offload and pipeline is not self._active:
+            pipeline.enable_model_cpu_offload(device=self.device)
+        self._active = pipeline
+        return pipeline
+
+    def _check(self, batch: Sequence[Request], *, watched: bool) -> None:
         bucket = batch[0].bucket
         for request in batch:
             if request.bucket != bucket:
@@ -132,45 +193,45 @@ class LatentGenerator:
             problems = check_request(self.spec, request)
             if problems:
                 raise EngineError("; ".join(map(str, problems)))
-        if batch[0].references or batch[0].adapters:
-            raise EngineError(f"{self.spec.id} takes neither reference images nor adapters; remove them")
-        if on_step is not None and not self.spec.cuts:
+        if watched and not self.spec.cuts:
             raise EngineError(
                 f"{self.spec.id} ({self.spec.family}) cannot be watched mid-way; turn cutting off for this model"
             )
 
-    def _arguments(self, batch: Sequence[Request]) -> dict[str, Any]:
-        first = batch[0]
+    def _arguments(self, batch: Sequence[Request], prepared: Prepared, *, guided: bool) -> dict[str, Any]:
+        first, names = batch[0], prepared.names
         options = dict(first.options)
-        if "eta" in options and _scheduler_name(first.scheduler, self._scheduler_class) != "DDIMScheduler":
+        if "eta" in options and (first.scheduler or self._scheduler_class.__name__) != "DDIMScheduler":
             raise EngineError("the option 'eta' acts with DDIMScheduler only; remove it or choose that scheduler")
-        arguments: dict[str, Any] = {
-            "width": first.width,
-            "height": first.height,
-            "num_inference_steps": first.steps,
-            "output_type": "pt",
-        }
-        guided = self.spec.guidance_kind == "classifier-free" and first.guidance > 1
-        if "guidance_scale" in self._call_names:
-            arguments["guidance_scale"] = first.guidance
+        arguments: dict[str, Any] = {"num_inference_steps": first.steps, "output_type": "pt", **prepared.arguments}
+        for name, value in (("width", first.width), ("height", first.height)):
+            if name in names:  # where not, it is the size of the picture to start from
+                arguments[name] = value
+        guidance = self._family.guidance_argument if self._family else "guidance_scale"
+        if guidance in names:
+            arguments[guidance] = first.guidance
         elif first.guidance:
             raise EngineError(f"{self.spec.id} takes no guidance; set model.guidance to 0")
+        arguments |= self._texts(batch, names, guided=guided)
+        for name, value in options.items():
+            if name not in names:
+                raise EngineError(f"{self.spec.id} does not take the option {name!r} for {first.operation}; remove it")
+            arguments[name] = value
+        return arguments
+
+    def _texts(self, batch: Sequence[Request], names: frozenset[str], *, guided: bool) -> dict[str, Any]:
+        """The texts of a batch as the pipeline takes them: as embeddings, each made once, or as they are."""
         positives = [request.positive for request in batch]
         negatives = [request.negative for request in batch] if guided else None
         if self._encoder.embeds:
-            skip = options.get("clip_skip")
-            arguments |= self._encoder.arguments(positives, negatives, int(skip) if skip is not None else None)
-        else:
-            arguments["prompt"] = positives
-            if negatives is not None:
-                if "negative_prompt" in self._call_names:
-                    arguments["negative_prompt"] = negatives
-                elif any(negatives):
-                    raise EngineError(f"{self.spec.id} takes no negative prompt; remove it")
-        for name, value in options.items():
-            if name not in self._call_names:
-                raise EngineError(f"{self.spec.id} does not take the option {name!r}; remove it")
-            arguments[name] = value
+            skip = dict(batch[0].options).get("clip_skip")
+            loras = self._loras.current  # they may change the text encoder as well
+            return self._encoder.arguments(positives, negatives, int(skip) if skip is not None else None, loras)
+        arguments: dict[str, Any] = {"prompt": positives}
+        if negatives is not None and "negative_prompt" in names:
+            arguments["negative_prompt"] = negatives
+        elif negatives is not None and any(negatives):
+            raise EngineError(f"{self.spec.id} takes no negative prompt; remove it")
         return arguments
 
     def _make_scheduler(self, name: str) -> Any:
@@ -183,9 +244,9 @@ class LatentGenerator:
             raise EngineError(f"scheduler {name!r} is unknown; use one of {', '.join(known)}")
         return kind.from_config(self._scheduler_config)
 
-    def _row_tensors(self) -> list[str]:
+    def _row_tensors(self, pipeline: Any) -> list[str]:
         """Names of the loop's tensors with a row per picture. With guidance `prompt_embeds` holds both halves."""
-        names = [n for n in self.pipeline._callback_tensor_inputs if not n.startswith("negative_")]
+        names = [n for n in pipeline._callback_tensor_inputs if not n.startswith("negative_")]
         return [n for n in names if n in ("latents", "prompt_embeds", "add_text_embeds", "add_time_ids")]
 
     def _decode_preview(self, latents: torch.Tensor) -> torch.Tensor:
@@ -205,11 +266,11 @@ class LatentGenerator:
             vae.to(dtype=torch.float16)
         return decoded.float().div(2).add(0.5).clamp(0, 1)
 
-    def _watch_decoder(self) -> None:
+    def _watch_decoder(self, pipeline: Any) -> None:
         """Notes which decoded pictures are finite before the pipeline clamps them, which would turn infinity white."""
         import torch
 
-        processor = getattr(self.pipeline, "image_processor", None)
+        processor = getattr(pipeline, "image_processor", None)
         if processor is None:
             return
         postprocess = processor.postprocess
@@ -220,81 +281,6 @@ class LatentGenerator:
             return postprocess(image, *args, **options)
 
         processor.postprocess = noting
-
-
-def _scheduler_name(name: str, default: type) -> str:
-    """The scheduler class a request means: the one it names, else the model's own."""
-    return name or default.__name__
-
-
-def _load_pipeline(spec: ModelSpec, dtype: torch.dtype) -> Any:
-    from diffusers import AutoPipelineForText2Image
-
-    folder = Path(spec.folder)
-    try:
-        with _quiet():
-            pipeline = AutoPipelineForText2Image.from_pretrained(
-                str(folder),
-                torch_dtype=dtype,
-                use_safetensors=True,
-                local_files_only=True,
-                variant=find_variant(folder),
-            )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError) as error:
-        if "out of memory" in str(error).lower() or "can't allocate" in str(error):
-            raise
-        raise EngineError(
-            f"{folder} cannot be loaded by AutoPipelineForText2Image: {error}; "
-            "check that it is a complete text-to-image folder of the installed diffusers"
-        ) from error
-    pipeline.set_progress_bar_config(disable=True)
-    for part in pipeline.components.values():
-        if hasattr(part, "eval") and hasattr(part, "requires_grad_"):
-            part.eval().requires_grad_(False)
-    return pipeline
-
-
-def _arrange(pipeline: Any, device: torch.device, config: ModelConfig) -> None:
-    """Puts a pipeline where and how it is to run."""
-    import torch
-
-    denoiser = getattr(pipeline, "unet", None) or pipeline.transformer
-    if config.channels_last:
-        denoiser.to(memory_format=torch.channels_last)
-        pipeline.vae.to(memory_format=torch.channels_last)
-    if config.offload:
-        if device.type == "cpu":
-            raise EngineError("offload moves parts from a GPU to the CPU; set model.offload: false on a CPU")
-        pipeline.enable_model_cpu_offload(device=device)
-    else:
-        pipeline.to(device)
-    if config.compile:
-        denoiser.compile_repeated_blocks()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Loading without progress bars, and without advice that is meant for the authors of a model's config files."""
-    import warnings
-
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    was = diffusers_logging.is_progress_bar_enabled(), transformers_logging.is_progress_bar_enabled()
-    verbosity = diffusers_logging.get_verbosity()
-    diffusers_logging.set_verbosity_error()
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        diffusers_logging.set_verbosity(verbosity)
-        if was[0]:
-            diffusers_logging.enable_progress_bar()
-        if was[1]:
-            transformers_logging.enable_progress_bar()
 
 
 def _spread(

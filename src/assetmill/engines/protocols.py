@@ -88,7 +88,9 @@ class JudgeSpec:
     """What is known of a judge before it is loaded.
 
     `key` names weights, preprocessing and the adapter's epoch: it is part of every score's key. `source` is a
-    folder, or an architecture's name together with `pretrained`, a tag or a weight file.
+    folder, or an architecture's name together with `pretrained`, a tag or a weight file. `head` is a weight file on
+    top of it. `centre` and `spread` put its scores on a common scale (see `combined.py`): scores of unrelated pairs
+    lie near `centre`, those of fitting ones about `spread` above. `parts` are the judges of a combined one.
     """
 
     key: str
@@ -96,6 +98,33 @@ class JudgeSpec:
     source: str
     pretrained: str = ""
     fingerprint: str = ""
+    licence: str = ""
+    commercial: bool | None = None
+    head: str = ""
+    head_fingerprint: str = ""
+    centre: float = 0.0
+    spread: float = 1.0
+    parts: tuple[JudgePart, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JudgePart:
+    """One of several judges: its score s counts as `weight` * (s - `centre`) / `spread`."""
+
+    spec: JudgeSpec
+    weight: float
+    centre: float
+    spread: float
+
+
+@dataclass(frozen=True, slots=True)
+class SafetySpec:
+    """What is known of a safety check before it is loaded; `family` is its model's class."""
+
+    folder: str
+    family: str
+    fingerprint: str
+    key: str
     licence: str = ""
     commercial: bool | None = None
 
@@ -254,6 +283,16 @@ class Upscaler(Protocol):
     def upscale(self, pixels: np.ndarray, texts: Sequence[str] | None = None) -> np.ndarray: ...
 
 
+class Safety(Protocol):
+    """Looks for pictures that must not be published.
+
+    `check` takes uint8 (N, H, W, 3) pictures and gives a reason for each that must not, the empty text for others. It
+    never changes a picture.
+    """
+
+    def check(self, pixels: np.ndarray) -> list[str]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Engines:
     """The loaded engines of one run."""
@@ -261,3 +300,4 @@ class Engines:
     generator: Generator
     judge: Judge
     upscaler: Upscaler
+    safety: Safety | None = None

@@ -5,6 +5,7 @@ For kill tests, large sheets and benchmarks of everything around the model. Faul
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import signal
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from assetmill.engines.protocols import EngineError, Generated, Judged, ModelSpec, OnStep, OutOfMemory, Step
+from assetmill.engines.pausing import stop_after
+from assetmill.engines.protocols import EngineError, Generated, Judged, ModelSpec, OnStep, OutOfMemory, Paused, Step
 from assetmill.records import Request, content_key
 
 if TYPE_CHECKING:
@@ -122,6 +124,36 @@ class SimulatedGenerator:
         self.num_images += len(alive)
         return Generated(pixels, finite, cut, time.perf_counter() - start, refused=("",) * len(batch))
 
+    def generate_part(
+        self,
+        batch: Sequence[Request],
+        *,
+        references: Mapping[str, np.ndarray] | None = None,
+        resume: Sequence[Paused] | None = None,
+        pause_at: float | None = None,
+    ) -> Generated:
+        """One stretch of the pictures' making; see PausingGenerator. Faults show where a picture is finished."""
+        steps = batch[0].steps
+        begun = resume[0].step if resume else 0
+        until = stop_after(pause_at, steps) if pause_at is not None and steps > 1 else steps
+        if until >= steps:
+            share = (steps - begun) / steps
+            made = self._timed(share).generate(batch)
+            self.num_images += len(batch)
+            return made
+        start = time.perf_counter()
+        if self.oom_above is not None and len(batch) > self.oom_above:
+            raise OutOfMemory(f"a simulated batch of {len(batch)} is above {self.oom_above}; use a smaller batch")
+        self._misbehave(batch)
+        time.sleep(self.seconds * len(batch) * (until - begun) / steps)
+        pictures = np.stack([draw(request) for request in batch])
+        previews = _previewer(batch, pictures, tuple(range(len(batch))), until / steps)()
+        return Generated(
+            (previews.transpose(0, 2, 3, 1) * 255).round().astype(np.uint8), np.ones(len(batch), bool),
+            np.zeros(len(batch), np.int32), time.perf_counter() - start,
+            paused=tuple(Paused(request, until, steps, None) for request in batch),
+        )  # fmt: skip
+
     def fitting_batch(self, width: int, height: int) -> int:
         """16, whatever the size."""
         return 16
@@ -129,6 +161,12 @@ class SimulatedGenerator:
     def versions(self) -> Mapping[str, str]:
         """The epoch of the drawing code."""
         return {"simulated": str(EPOCH)}
+
+    def _timed(self, share: float) -> SimulatedGenerator:
+        """The same engine for the rest of the steps, a share of them all."""
+        other = copy.copy(self)
+        other.seconds = self.seconds * share
+        return other
 
     def _misbehave(self, batch: Sequence[Request]) -> None:
         for request in batch:

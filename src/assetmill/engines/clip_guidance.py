@@ -1,12 +1,12 @@
 """CLIP guidance: while a picture is sampled, a judge pulls it towards its text, beside classifier-free guidance.
 
-GLIDE (Nichol et al. 2021, arXiv:2112.10741, section 2.4) shifts the sampler's mean by s·Σ·∇ f(x)·g(c), with f and g the
-picture's and the text's encoder. For samplers that work with predicted noise, Dhariwal & Nichol (2021, arXiv:2105.05233,
-algorithm 2) write the same as ε̂ = ε - √(1-ᾱ)·∇ log p(c|x). GLIDE trained a CLIP on noised pictures for it; an ordinary
-judge reads none, so, as in diffusion posterior sampling (Chung et al. 2022, arXiv:2209.14687), the gradient is taken
-through the predicted clean picture: ∇ₓ cos(f(D(x̂₀(x))), g(c)), through judge, decoder D and denoiser. The judge sees the
-whole picture and random crops of it ("cutouts", as in Crowson's CLIP-guided diffusion), which an adversarial pattern
-fools less easily.
+GLIDE (Nichol et al. 2021, arXiv:2112.10741, section 2.4) shifts the sampler's mean by s·Σ·∇ f(x)·g(c), f and g being
+the picture's and the text's encoder. For samplers that work with predicted noise, Dhariwal & Nichol (2021,
+arXiv:2105.05233, algorithm 2) write the same as ε̂ = ε - √(1-ᾱ)·∇ log p(c|x). GLIDE trained a CLIP on noised pictures
+for it; an ordinary judge reads none, so, as in diffusion posterior sampling (Chung et al. 2022, arXiv:2209.14687), the
+gradient is taken through the predicted clean picture: ∇ₓ cos(f(D(x̂₀(x))), g(c)), through judge, decoder D and denoiser.
+The judge sees the whole picture and random crops of it ("cutouts", as in Crowson's CLIP-guided diffusion), which an
+adversarial pattern fools less easily.
 
 With x = A·x₀ + B·n in the sampler's own coordinates, all of this is one shift of the predicted clean latents,
 
@@ -127,18 +127,9 @@ class Guidance:
         self._predicted: torch.Tensor | None = None
 
     @contextmanager
-    def attached(self, pipeline: Any, scheduler: Any) -> Iterator[None]:
-        """Watches the pipeline's denoiser while inside; `scheduler` is this run's own, so it is left wrapped."""
-        denoiser = getattr(pipeline, "unet", None) or pipeline.transformer
-        forward, step = denoiser.forward, scheduler.step
-        own = "forward" in vars(denoiser)
-
-        @functools.wraps(step)  # keeps the signature, which pipelines inspect
-        def guided(model_output: Any, timestep: Any, sample: Any, *args: Any, **options: Any) -> Any:
-            shifted = self._shift(pipeline, scheduler, model_output, timestep, sample)
-            return step(shifted, timestep, sample, *args, **options)
-
-        scheduler.step = guided
+    def tracing(self, denoiser: Any) -> Iterator[None]:
+        """Watches the denoiser's forward while inside. Enter it before anything else that replaces the forward."""
+        forward, own = denoiser.forward, "forward" in vars(denoiser)
         denoiser.forward = functools.partial(self._trace, forward)
         try:
             yield
@@ -148,6 +139,20 @@ class Guidance:
             else:
                 del denoiser.forward
             self._given = self._predicted = None
+
+    def steer(self, pipeline: Any, scheduler: Any) -> None:
+        """Shifts what `scheduler.step` is given from now on; the scheduler is this run's own.
+
+        Call it after whatever else wraps the step, so that previews show what guidance does.
+        """
+        step = scheduler.step
+
+        @functools.wraps(step)  # keeps the signature, which pipelines inspect
+        def guided(model_output: Any, timestep: Any, sample: Any, *args: Any, **options: Any) -> Any:
+            shifted = self._shift(pipeline, scheduler, model_output, timestep, sample)
+            return step(shifted, timestep, sample, *args, **options)
+
+        scheduler.step = guided
 
     # --- inside -----------------------------------------------------------------------------------------------
 
@@ -176,11 +181,11 @@ class Guidance:
 
         given, predicted = self._given, self._predicted
         self._given = self._predicted = None
+        if given is None or predicted is None:  # a step that is run through only to go on after it
+            return output
         signal, noise = noise_levels(scheduler, timestep)
         if signal < MIN_SIGNAL * (signal**2 + noise**2) ** 0.5 or noise == 0:
             return output
-        if given is None or predicted is None:
-            raise EngineError("the scheduler took a step without a forward of the denoiser; use another scheduler")
         rows = list(self.alive())
         with torch.enable_grad():
             noisy = sample.detach().requires_grad_()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -73,10 +73,20 @@ def make_ready(name: str, work: Work, settings: Settings) -> Contender:
 def main() -> None:
     name, work_file, out, started, *texts = sys.argv[1:]
     work, settings = Work.load(Path(work_file)), [Settings(**json.loads(text)) for text in texts]
-    contender = make_ready(name, work, settings[0])
-    ready = time.time() - float(started)
-    runs = [contender.run(work, own, Path(out) / str(number)) for number, own in enumerate(settings)]
+    ready, runs = work_through(name, work, settings, Path(out), float(started))
     print(json.dumps({"ready": ready, "runs": runs}))
+
+
+def work_through(
+    name: str, work: Work, settings: Sequence[Settings], out: Path, started: float
+) -> tuple[float, list[float]]:
+    """Seconds from `started` (by `time.time`) until a contender was ready, and those of a run with each settings.
+
+    Run n leaves its result in `out`/n.
+    """
+    contender = make_ready(name, work, settings[0])
+    ready = time.time() - started
+    return ready, [contender.run(work, own, out / str(number)) for number, own in enumerate(settings)]
 
 
 if __name__ == "__main__":

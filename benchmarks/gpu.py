@@ -159,7 +159,7 @@ def measure_machine(
     upscaler = write_upscaler(folder / "rrdb.safetensors", rrdb)
     size, count = (64, 4) if options.tiny else (512, 64)
     figures.keep(("judges",), lambda: measure_judges(files, judges, device, size, count))
-    sizes, count = ((128,), 2) if options.tiny else ((512, 1024), 8)
+    sizes, count = ((96,), 1) if options.tiny else ((512, 1024), 8)
     figures.keep(("upscaler",), lambda: measure_upscaler(upscaler, rrdb, device, sizes, count))
 
 
@@ -227,6 +227,9 @@ def prepared(
     upscaler: Path,
 ) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:  # fmt: skip
     """A model written to a folder and its production opened and loaded; beside them, what that took."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     gib = sum(weights_gib(architecture, dtype))
     home = options.folder or _roomy_folder(0.1 if options.in_memory else gib)
     with ExitStack() as stack:
@@ -237,7 +240,7 @@ def prepared(
         built = time.perf_counter()
         if options.in_memory:
             write_shell(pipe, model)
-            stack.enter_context(mock.patch("assetmill.engines.latent._load_pipeline", _hand_over(pipe)))
+            stack.enter_context(mock.patch("diffusers.AutoPipelineForText2Image.from_pretrained", _hand_over(pipe)))
         else:
             pipe.save_pretrained(str(model))
         del pipe
@@ -326,7 +329,6 @@ def device_name(device: torch.device) -> str:
 
 
 def _hand_over(pipe: Any) -> Callable[..., Any]:
-    pipe.set_progress_bar_config(disable=True)
     held = [pipe]  # given away once: no second reference may keep the weights
     return lambda *_, **__: held.pop()
 

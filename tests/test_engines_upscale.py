@@ -54,7 +54,7 @@ def test_tiles_of_a_local_function_leave_no_trace(height: int, width: int, tile:
 
     pictures = torch.rand(2, 3, height, width)
 
-    def double(x: Any) -> Any:
+    def double(x: Any, places: Any = ()) -> Any:
         return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
 
     tiled = enlarge_in_tiles(pictures, double, scale=2, tile=tile, overlap=4, batch=batch)

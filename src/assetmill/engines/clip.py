@@ -57,6 +57,17 @@ class ClipJudge:
             seen = torch.where(bad[:, None], torch.zeros_like(seen), seen)
             return Judged(scores.cpu().numpy(), seen.cpu().numpy())
 
+    def embed_pictures(self, pixels: Any) -> np.ndarray:
+        """Unit embeddings of pictures, float32 (N, D); zeros for those that hold NaN."""
+        return self.judge(pixels, [""] * len(pixels)).embeddings
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit embeddings of texts, float32 (N, D): a picture's score is its product with its text's."""
+        import torch
+
+        with torch.inference_mode():
+            return self.encode_texts(texts).cpu().numpy()
+
     def versions(self) -> Mapping[str, str]:
         """Library versions, to record beside scores."""
         return {name: metadata.version(name) for name in ("open-clip-torch", "torch")}
@@ -170,11 +181,29 @@ def _load_model(spec: JudgeSpec) -> tuple[Any, Any]:
         name, pretrained = spec.source, spec.pretrained  # a tag brings its own preprocessing, a file has none
         _check_weight_file(spec)
     try:
-        model = open_clip.create_model(name, pretrained=pretrained, precision="fp32", require_pretrained=True)
+        model = open_clip.create_model(
+            name, pretrained=pretrained, precision="fp32", require_pretrained=True,
+            force_preprocess_cfg=_preprocessing(spec) if folder is None and spec.fingerprint else None,
+        )  # fmt: skip
         tokenize = open_clip.get_tokenizer(name)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AssertionError) as error:
         raise EngineError(f"open_clip cannot load {spec.source}: {error}") from error
     return model.eval().requires_grad_(False), tokenize
+
+
+def _preprocessing(spec: JudgeSpec) -> dict[str, Any]:
+    """How the weights in a file want their pictures, which the file itself does not say.
+
+    As all published weights of their architecture do: SigLIP, PE-Core, CLIPA and MobileCLIP are normalised and resized
+    otherwise than CLIP. Where those differ among themselves, as CLIP's first ones do.
+    """
+    import open_clip
+
+    names = {"mean", "std", "interpolation", "resize_mode"}
+    tags = open_clip.list_pretrained_tags_by_model(spec.source)
+    configs = [open_clip.get_pretrained_cfg(spec.source, tag) for tag in tags]
+    found = [{name: config[name] for name in names} for config in configs if names <= config.keys()]
+    return found[0] if found and all(each == found[0] for each in found) else {}
 
 
 def _check_weight_file(spec: JudgeSpec) -> None:

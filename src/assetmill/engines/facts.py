@@ -275,6 +275,28 @@ def may_sell(licence: str) -> bool | None:
     return COMMERCIAL.get(licence.lower())
 
 
+JUDGE_LICENCES: tuple[tuple[str, str, str], ...] = (
+    ("*", "openai", "mit"),
+    ("*", "laion*", "mit"),
+    ("*", "datacomp_*", "mit"),
+    ("*", "commonpool_*", "mit"),
+    ("*SigLIP*", "webli", "apache-2.0"),
+    ("PE-Core-*", "meta", "apache-2.0"),
+    ("*", "metaclip*", "cc-by-nc-4.0"),
+    ("*", "dfn?b*", "apple-amlr"),
+    ("MobileCLIP*", "*", "apple-amlr"),
+    ("nllb-*", "*", "cc-by-nc-4.0"),
+)
+"""Licences of open_clip's weights by patterns of architecture and tag; the first that fits counts."""
+
+
+def judge_licence(architecture: str, tag: str) -> str:
+    """The licence of open_clip weights named by a tag, empty where it is not known here."""
+    from fnmatch import fnmatchcase
+
+    return next((n for a, t, n in JUDGE_LICENCES if tag and fnmatchcase(architecture, a) and fnmatchcase(tag, t)), "")
+
+
 SCHEDULERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "diffusion": (

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assetmill.config import JudgeConfig
 from assetmill.engines import facts
 from assetmill.engines.folders import read_json
 from assetmill.engines.protocols import (
@@ -20,6 +21,8 @@ from assetmill.engines.protocols import (
     Judge,
     JudgeSpec,
     ModelSpec,
+    Safety,
+    SafetySpec,
     Upscaler,
     UpscalerSpec,
 )
@@ -27,7 +30,7 @@ from assetmill.engines.tokens import count_tokens
 from assetmill.records import InputError, Problem, Request, content_key
 
 if TYPE_CHECKING:
-    from assetmill.config import JudgeConfig, ModelConfig, UpscaleConfig
+    from assetmill.config import JudgePartConfig, ModelConfig, SafetyConfig, UpscaleConfig
 
 __all__ = [
     "check_request",
@@ -35,15 +38,17 @@ __all__ = [
     "count_tokens",
     "load_generator",
     "load_judge",
+    "load_safety",
     "load_upscaler",
     "resolve_judge",
     "resolve_model",
+    "resolve_safety",
     "resolve_upscaler",
 ]
 
 GENERATORS = ("diffusers", "kandinsky", "cascade", "autoregressive", "simulated")
-JUDGES = ("open_clip", "simulated")
-UPSCALERS = ("spandrel", "lanczos", "nearest", "none", "simulated")
+JUDGES = ("open_clip", "transformers", "aesthetic", "simulated")
+UPSCALERS = ("spandrel", "diffusers", "transformers", "lanczos", "nearest", "none", "simulated")
 
 RESIZE_EPOCH = 1
 """Raised by hand when `ResizeUpscaler` makes other pictures of the same picture."""
@@ -138,21 +143,19 @@ def check_request(spec: ModelSpec, request: Request) -> list[Problem]:
     return problems
 
 
-def resolve_judge(config: JudgeConfig, resolve: Resolve) -> JudgeSpec:
-    """The spec of the configured judge. Never imports torch. Raises InputError.
+def resolve_judge(config: JudgeConfig | JudgePartConfig, resolve: Resolve) -> JudgeSpec:
+    """The spec of the configured judge, or of several combined. Never imports torch. Raises InputError.
 
     `key` covers the bytes of the weights, the model's preprocessing and the adapter's epoch. Where weights are given
     by one of open_clip's tags, the tag stands for the bytes: give a file or folder to pin them by their hash.
     """
-    if config.engine == "simulated":
-        from assetmill.engines.simulated import JUDGE_KEY
+    from assetmill.engines import judge_specs
 
-        return JudgeSpec(key=JUDGE_KEY, engine="simulated", source="simulated", licence="apache-2.0", commercial=True)
-    if config.engine != "open_clip":
+    if isinstance(config, JudgeConfig) and config.combine:
+        return judge_specs.combine([resolve_judge(part, resolve) for part in config.combine], config.combine)
+    if config.engine not in JUDGES:
         return _plugin("judges", config.engine, JUDGES, "judge.engine").resolve(config, resolve)
-    from assetmill.engines.weight_files import resolve_open_clip
-
-    return resolve_open_clip(config, resolve)
+    return judge_specs.resolve_one(config, resolve)
 
 
 def resolve_upscaler(config: UpscaleConfig, resolve: Resolve) -> UpscalerSpec:
@@ -169,11 +172,24 @@ def resolve_upscaler(config: UpscaleConfig, resolve: Resolve) -> UpscalerSpec:
             )
         key = content_key("upscaler", {"engine": config.engine, "scale": scale, "epoch": RESIZE_EPOCH})
         return UpscalerSpec(key=key, engine=config.engine, scale=scale, licence="apache-2.0", commercial=True)
+    if config.engine in ("diffusers", "transformers"):
+        from assetmill.engines.upscaler_folders import resolve_upscaler_folder
+
+        return resolve_upscaler_folder(config, resolve)
     if config.engine != "spandrel":
         return _plugin("upscalers", config.engine, UPSCALERS, "upscale.engine").resolve(config, resolve)
     from assetmill.engines.weight_files import resolve_spandrel
 
     return resolve_spandrel(config, resolve)
+
+
+def resolve_safety(config: SafetyConfig, resolve: Resolve) -> SafetySpec | None:
+    """The spec of the configured safety check, None where there is none. Never imports torch. Raises InputError."""
+    if config.source is None:
+        return None
+    from assetmill.engines.safety import resolve_safety_folder
+
+    return resolve_safety_folder(config, resolve)
 
 
 # --- loading ----------------------------------------------------------------------------------------------------
@@ -207,8 +223,13 @@ def load_generator(spec: ModelSpec, config: ModelConfig) -> Generator:
     return _plugin("generators", spec.engine, GENERATORS, "model.engine").load(spec, config)
 
 
-def load_judge(spec: JudgeSpec, config: JudgeConfig) -> Judge:
+def load_judge(spec: JudgeSpec, config: JudgeConfig | JudgePartConfig) -> Judge:
     """Loads the judge of a spec, after checking that the weights are still those it names."""
+    if spec.engine == "combined" and isinstance(config, JudgeConfig):
+        from assetmill.engines.combined import CombinedJudge
+
+        judges = [load_judge(p.spec, part) for p, part in zip(spec.parts, config.combine, strict=True)]
+        return CombinedJudge(spec, judges)
     if spec.engine == "simulated":
         from assetmill.engines.simulated import SimulatedJudge
 
@@ -217,22 +238,46 @@ def load_judge(spec: JudgeSpec, config: JudgeConfig) -> Judge:
         from assetmill.engines.clip import ClipJudge
 
         return ClipJudge(spec, device=config.device, dtype=config.dtype)
+    if spec.engine == "transformers":
+        from assetmill.engines.preference import PreferenceJudge
+
+        return PreferenceJudge(spec, device=config.device, dtype=config.dtype)
+    if spec.engine == "aesthetic":
+        from assetmill.engines.preference import AestheticJudge
+
+        return AestheticJudge(spec, device=config.device, dtype=config.dtype)
     return _plugin("judges", spec.engine, JUDGES, "judge.engine").load(spec, config)
 
 
 def load_upscaler(spec: UpscalerSpec, config: UpscaleConfig) -> Upscaler:
     """Loads the upscaler of a spec, after checking that the weights are still those it names."""
+    where: dict[str, Any] = {"tile": config.tile, "overlap": config.overlap, "device": config.device, "dtype": config.dtype}
     if spec.engine == "spandrel":
         from assetmill.engines.upscale import SpandrelUpscaler
 
-        return SpandrelUpscaler(
-            spec, tile=config.tile, overlap=config.overlap, device=config.device, dtype=config.dtype
-        )
+        return SpandrelUpscaler(spec, **where)
+    if spec.engine == "diffusers":
+        from assetmill.engines.upscale_diffusion import DiffusionUpscaler
+
+        return DiffusionUpscaler(spec, options=config.options, **where)
+    if spec.engine == "transformers":
+        from assetmill.engines.upscale_swin2sr import Swin2SRUpscaler
+
+        return Swin2SRUpscaler(spec, **where)
     if spec.engine in UPSCALERS:
         from assetmill.engines.upscale import ResizeUpscaler
 
         return ResizeUpscaler(spec)
     return _plugin("upscalers", spec.engine, UPSCALERS, "upscale.engine").load(spec, config)
+
+
+def load_safety(spec: SafetySpec | None, config: SafetyConfig) -> Safety | None:
+    """Loads the separate safety check of a spec; None where the config asks for none."""
+    if spec is None:
+        return None
+    from assetmill.engines.safety import SafetyCheck
+
+    return SafetyCheck(spec, config)
 
 
 # --- inside -------------------------------------------------------------------------------------------------

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
+
+from assetmill.engines.devices import memory_errors, to_bytes
+from assetmill.engines.protocols import OutOfMemory
 
 if TYPE_CHECKING:
     import torch
 
+Span = tuple[int, int]
 
-def tile_spans(length: int, tile: int, overlap: int) -> list[tuple[int, int]]:
+Place = tuple[int, Span, Span]
+"""Where a tile comes from: which picture of the batch, its rows and its columns."""
+
+Enlarge = Callable[["torch.Tensor", Sequence[Place]], "torch.Tensor"]
+"""Enlarges tiles (N, C, H, W) of one size, given where each comes from."""
+
+
+def tile_spans(length: int, tile: int, overlap: int) -> list[Span]:
     """Start and end of the tiles along one edge, in order; all of one length, overlapping by at least `overlap`.
 
     One span of the whole edge where it fits into a tile. Raises ValueError where the overlap leaves no room to move on.
@@ -26,13 +40,7 @@ def tile_spans(length: int, tile: int, overlap: int) -> list[tuple[int, int]]:
 
 
 def enlarge_in_tiles(
-    pictures: torch.Tensor,
-    enlarge: Callable[[torch.Tensor], torch.Tensor],
-    *,
-    scale: int,
-    tile: int,
-    overlap: int,
-    batch: int,
+    pictures: torch.Tensor, enlarge: Enlarge, *, scale: int, tile: int, overlap: int, batch: int
 ) -> torch.Tensor:
     """Pictures (N, C, H, W) enlarged `scale` times by a function of same-size batches, through tiles where larger.
 
@@ -44,14 +52,15 @@ def enlarge_in_tiles(
 
     rows = tile_spans(pictures.shape[2], tile, overlap)
     columns = tile_spans(pictures.shape[3], tile, overlap)
+    places: list[Place] = [(n, y, x) for n in range(len(pictures)) for y in rows for x in columns]
     if len(rows) == len(columns) == 1:
-        return torch.cat([enlarge(part) for part in pictures.split(batch)])
-    places = [(n, y, x) for n in range(len(pictures)) for y in rows for x in columns]
+        starts = range(0, len(pictures), batch)
+        return torch.cat([enlarge(pictures[s : s + batch], places[s : s + batch]) for s in starts])
     total: torch.Tensor | None = None
     for start in range(0, len(places), batch):
         part = places[start : start + batch]
         tiles = torch.stack([pictures[n, :, y[0] : y[1], x[0] : x[1]] for n, y, x in part])
-        large = enlarge(tiles).float()
+        large = enlarge(tiles, part).float()
         if total is None:
             height, width = pictures.shape[2] * scale, pictures.shape[3] * scale
             total = large.new_zeros((len(pictures), large.shape[1], height, width))
@@ -66,7 +75,84 @@ def enlarge_in_tiles(
     return total / weight
 
 
-def _ramp(span: tuple[int, int], spans: list[tuple[int, int]], scale: int) -> torch.Tensor:
+@dataclass(slots=True)
+class TileRun:
+    """How a model enlarges whole pictures: in which tiles, how many at a time, and what becomes of the result.
+
+    The model enlarges `own_scale` times; where `scale` is less, its result is reduced to that. Pictures are padded to
+    multiples of `multiple` pixels before and cropped after. `tile` None: the model takes pictures of any size.
+    `budget` is how many input pixels go through at once; it is halved for good when they don't fit into memory.
+    """
+
+    scale: int
+    own_scale: int
+    device: torch.device
+    dtype: torch.dtype
+    budget: int
+    tile: int | None
+    overlap: int
+    multiple: int = 1
+
+    def enlarge(self, pixels: np.ndarray, enlarge: Enlarge) -> np.ndarray:
+        """uint8 (N, H, W, 3) enlarged `scale` times by a function of tiles, floats (n, 3, h, w) in [0, 1].
+
+        Raises OutOfMemory when one tile doesn't fit.
+        """
+        import torch
+
+        count, height, width = pixels.shape[:3]
+        if not count:
+            return np.zeros((0, height * self.scale, width * self.scale, 3), np.uint8)
+        tile = max(height, width) if self.tile is None else self.tile
+        tile = max(self.multiple, tile // self.multiple * self.multiple)
+        tiles = max(1, self.budget // (min(height, tile) * min(width, tile)))
+        group = max(1, self.budget // (height * width))
+        out, start = [], 0
+        with torch.inference_mode():
+            while start < count:
+                part = pixels[start : start + group]
+                try:
+                    with memory_errors(f"upscaling {len(part)} pictures of {width}x{height}"):
+                        out.append(self._enlarge_part(part, enlarge, start, tile, tiles))
+                except OutOfMemory:
+                    if tiles == group == 1:
+                        raise
+                    tiles, group = max(1, tiles // 2), max(1, group // 2)
+                    self.budget = max(1, self.budget // 2)
+                    continue
+                start += len(part)
+        return np.concatenate(out)
+
+    def _enlarge_part(self, pixels: np.ndarray, enlarge: Enlarge, first: int, tile: int, batch: int) -> np.ndarray:
+        import torch
+
+        height, width = pixels.shape[1:3]
+        inputs = torch.from_numpy(pad_to_multiple(pixels, self.multiple)).to(self.device).permute(0, 3, 1, 2)
+        inputs = inputs.to(self.dtype).div(255)
+
+        def with_numbers(tiles: torch.Tensor, places: Sequence[Place]) -> torch.Tensor:
+            return enlarge(tiles, [(n + first, y, x) for n, y, x in places])
+
+        tile = max(inputs.shape[2:]) if self.tile is None else tile
+        large = enlarge_in_tiles(
+            inputs, with_numbers, scale=self.own_scale, tile=tile, overlap=min(self.overlap, tile // 2), batch=batch
+        )
+        large = large[:, :, : height * self.own_scale, : width * self.own_scale]
+        if self.scale < self.own_scale:
+            size = (height * self.scale, width * self.scale)
+            large = torch.nn.functional.interpolate(large.float(), size, mode="bicubic", antialias=True)
+        return to_bytes(large)
+
+
+def pad_to_multiple(pixels: np.ndarray, multiple: int) -> np.ndarray:
+    """Pictures (N, H, W, C) with their last rows and columns mirrored until both sides are multiples."""
+    bottom, right = -pixels.shape[1] % multiple, -pixels.shape[2] % multiple
+    if not (bottom or right):
+        return np.ascontiguousarray(pixels)
+    return np.pad(pixels, ((0, 0), (0, bottom), (0, right), (0, 0)), mode="symmetric")
+
+
+def _ramp(span: Span, spans: list[Span], scale: int) -> torch.Tensor:
     """Weights of a tile along one edge: 1 inside, falling to nearly 0 over what it shares with its neighbours."""
     import torch
 

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from assetmill.engines.devices import memory_errors, pick_device, pick_dtype, to_bytes
+from assetmill.engines.devices import memory_errors, pick_device, pick_dtype
 from assetmill.engines.folders import hash_files
-from assetmill.engines.protocols import EngineError, OutOfMemory, UpscalerSpec
-from assetmill.engines.tiling import enlarge_in_tiles
+from assetmill.engines.protocols import EngineError, UpscalerSpec
+from assetmill.engines.tiling import TileRun
 
 if TYPE_CHECKING:
     import torch
 
-_BATCH_PIXELS = 16 * 64 * 64
+BATCH_PIXELS = 16 * 64 * 64
 """Input pixels per forward on a CPU: a sixteen of starter pictures. A GPU takes 64 times as many, halved if need be."""
 
 
 class ResizeUpscaler:
     """Enlarges without a model: `lanczos`, `nearest` (also for simulated runs), or `none`, which keeps the picture."""
+
+    generative = False
 
     def __init__(self, spec: UpscalerSpec) -> None:
         if spec.engine not in ("lanczos", "nearest", "none", "simulated"):
@@ -29,9 +32,9 @@ class ResizeUpscaler:
         self.key = spec.key
         self.scale = spec.scale
 
-    def upscale(self, pixels: np.ndarray) -> np.ndarray:
+    def upscale(self, pixels: np.ndarray, texts: Sequence[str] | None = None) -> np.ndarray:
         """uint8 (N, H, W, 3) enlarged `scale` times; see Upscaler."""
-        _check_pixels(pixels)
+        check_pixels(pixels, texts)
         if self.scale == 1:
             return pixels.copy()
         if self.spec.engine != "lanczos":
@@ -51,74 +54,41 @@ class SpandrelUpscaler:
     Raises EngineError where the file cannot be used.
     """
 
+    generative = False
+
     def __init__(
         self, spec: UpscalerSpec, *, tile: int = 256, overlap: int = 16, device: str = "auto", dtype: str = "auto"
     ) -> None:
+        from spandrel import ModelTiling
+
         self.spec = spec
         self.key = spec.key
         self.scale = spec.scale
-        self.tile = tile
-        self.overlap = overlap
         self.device = pick_device(device)
         file = Path(spec.file)
         if hash_files([file], trust_cache=False)[file] != spec.fingerprint:
             raise EngineError(f"{file} is not what the plan named: changed or damaged; plan again or restore it")
         self._model = _load_descriptor(file)
-        self.own_scale: int = self._model.scale
-        if self.scale > self.own_scale:
-            raise EngineError(f"{file} enlarges {self.own_scale} times, not {self.scale}; lower upscale.scale")
+        own_scale: int = self._model.scale
+        if self.scale > own_scale:
+            raise EngineError(f"{file} enlarges {own_scale} times, not {self.scale}; lower upscale.scale")
         with memory_errors(f"the upscaler {file.name}"):
             self.dtype = self._fitting_dtype(dtype)
             self._model.to(device=self.device, dtype=self.dtype).eval()
-        self._batch_pixels = _BATCH_PIXELS * (64 if self.device.type == "cuda" else 1)
+        sizes = self._model.size_requirements
+        # Tiles of sizes the model takes as they are: the descriptor would pad each of them otherwise.
+        self.tiles = TileRun(
+            self.scale, own_scale, self.device, self.dtype, BATCH_PIXELS * (64 if self.device.type == "cuda" else 1),
+            None if self._model.tiling is ModelTiling.INTERNAL else max(tile, sizes.minimum), overlap,
+            sizes.multiple_of,
+        )  # fmt: skip
 
-    def upscale(self, pixels: np.ndarray) -> np.ndarray:
+    def upscale(self, pixels: np.ndarray, texts: Sequence[str] | None = None) -> np.ndarray:
         """uint8 (N, H, W, 3) enlarged `scale` times; see Upscaler. Raises OutOfMemory when one tile doesn't fit."""
-        import torch
-
-        _check_pixels(pixels)
-        if not len(pixels):
-            return np.zeros((0, pixels.shape[1] * self.scale, pixels.shape[2] * self.scale, 3), np.uint8)
-        edges = [min(side, self._tile_edge(side)) for side in pixels.shape[1:3]]
-        batch = max(1, self._batch_pixels // (edges[0] * edges[1]))
-        group = max(1, self._batch_pixels // (pixels.shape[1] * pixels.shape[2]))
-        out, start = [], 0
-        with torch.inference_mode():
-            while start < len(pixels):
-                part = pixels[start : start + group]
-                try:
-                    with memory_errors(f"upscaling {len(part)} pictures of {pixels.shape[2]}x{pixels.shape[1]}"):
-                        out.append(self._enlarge(part, batch))
-                except OutOfMemory:
-                    if batch == group == 1:
-                        raise
-                    batch, group = max(1, batch // 2), max(1, group // 2)
-                    self._batch_pixels //= 2
-                    continue
-                start += len(part)
-        return np.concatenate(out)
+        check_pixels(pixels, texts)
+        return self.tiles.enlarge(pixels, lambda tiles, _: self._model(tiles))
 
     # --- inside -----------------------------------------------------------------------------------------------
-
-    def _enlarge(self, pixels: np.ndarray, batch: int) -> np.ndarray:
-        import torch
-
-        inputs = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device).permute(0, 3, 1, 2)
-        inputs = inputs.to(self.dtype).div(255)
-        tile = max(self._tile_edge(side) for side in pixels.shape[1:3])
-        large = enlarge_in_tiles(
-            inputs, self._model, scale=self.own_scale, tile=tile, overlap=self.overlap, batch=batch
-        )
-        if self.scale < self.own_scale:
-            size = (pixels.shape[1] * self.scale, pixels.shape[2] * self.scale)
-            large = torch.nn.functional.interpolate(large.float(), size, mode="bicubic", antialias=True)
-        return to_bytes(large)
-
-    def _tile_edge(self, side: int) -> int:
-        """The edge of a tile: the config's, or the whole picture for a model that tiles by itself."""
-        from spandrel import ModelTiling
-
-        return side if self._model.tiling is ModelTiling.INTERNAL else self.tile
 
     def _fitting_dtype(self, wish: str) -> torch.dtype:
         import torch
@@ -159,6 +129,9 @@ def _load_descriptor(file: Path) -> Any:
     return model
 
 
-def _check_pixels(pixels: np.ndarray) -> None:
+def check_pixels(pixels: np.ndarray, texts: Sequence[str] | None = None) -> None:
+    """Raises ValueError for anything but uint8 (N, H, W, 3) pictures with no texts, or one each."""
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3:
         raise ValueError(f"pictures are {pixels.dtype} {pixels.shape}; expected uint8 (N, H, W, 3)")
+    if texts is not None and len(texts) != len(pixels):
+        raise ValueError(f"{len(pixels)} pictures but {len(texts)} texts; give one text per picture, or none")

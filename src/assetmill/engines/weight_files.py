@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from assetmill.engines import facts
 from assetmill.engines.folders import (
@@ -19,12 +19,13 @@ from assetmill.engines.folders import (
     hash_files,
     model_files,
     read_card,
+    read_json,
 )
 from assetmill.engines.protocols import EngineError, JudgeSpec, UpscalerSpec
 from assetmill.records import InputError, Problem, content_key
 
 if TYPE_CHECKING:
-    from assetmill.config import JudgeConfig, UpscaleConfig
+    from assetmill.config import JudgeConfig, JudgePartConfig, UpscaleConfig
 
 JUDGE_EPOCH = 1
 """Raised by hand when `clip.py` gives other scores for the same picture and text."""
@@ -35,7 +36,7 @@ UPSCALER_EPOCH = 1
 Resolve = Callable[[Path | str], Path]
 
 
-def resolve_open_clip(config: JudgeConfig, resolve: Resolve) -> JudgeSpec:
+def resolve_open_clip(config: JudgeConfig | JudgePartConfig, resolve: Resolve) -> JudgeSpec:
     """The spec of an open_clip judge: a folder, or an architecture by name with weights. Raises InputError."""
     if config.source == "starter":
         from assetmill.starter.locations import clip_folder
@@ -139,7 +140,9 @@ def _judge_folder(folder: Path) -> JudgeSpec:
     if problems:
         raise InputError(problems)
     fingerprint = fingerprint_folder(folder)
-    licence = str(read_card(folder).get("license") or "")
+    card = read_card(folder)
+    licence = str(card.get("license_name") or card.get("license") or "")
+    centre, spread = _score_scale(read_json(folder / "open_clip_config.json").get("model_cfg", {}))
     return JudgeSpec(
         key=content_key("judge", {"engine": "open_clip", "weights": fingerprint, "epoch": JUDGE_EPOCH}),
         engine="open_clip",
@@ -147,10 +150,12 @@ def _judge_folder(folder: Path) -> JudgeSpec:
         fingerprint=fingerprint,
         licence=licence,
         commercial=facts.may_sell(licence),
+        centre=centre,
+        spread=spread,
     )
 
 
-def _judge_architecture(config: JudgeConfig, resolve: Resolve) -> JudgeSpec:
+def _judge_architecture(config: JudgeConfig | JudgePartConfig, resolve: Resolve) -> JudgeSpec:
     names = _open_clip_names()
     if config.source not in names:
         near = difflib.get_close_matches(config.source, names, n=3)
@@ -180,21 +185,35 @@ def _judge_architecture(config: JudgeConfig, resolve: Resolve) -> JudgeSpec:
         raise InputError(Problem("no such weight file", "check the path", file=str(file), column="judge.pretrained"))
     weights = fingerprint or f"tag:{config.pretrained}"
     payload = {"engine": "open_clip", "architecture": config.source, "weights": weights, "epoch": JUDGE_EPOCH}
+    licence = facts.judge_licence(config.source, "" if fingerprint else config.pretrained)
+    if fingerprint:
+        card = read_card(file.parent)
+        licence = str(card.get("license_name") or card.get("license") or "")
+    centre, spread = _score_scale(read_json(names[config.source]))
     return JudgeSpec(
         key=content_key("judge", payload),
         engine="open_clip",
         source=config.source,
         pretrained=pretrained,
         fingerprint=fingerprint,
+        licence=licence,
+        commercial=facts.may_sell(licence),
+        centre=centre,
+        spread=spread,
     )
 
 
-def _open_clip_names() -> list[str]:
+def _score_scale(model: Mapping[str, Any]) -> tuple[float, float]:
+    """Where an open_clip model's cosines usually lie: models with a logit bias (SigLIP) have lower ones than CLIP."""
+    return (0.05, 0.05) if "init_logit_bias" in model else (0.2, 0.05)
+
+
+def _open_clip_names() -> dict[str, Path]:
     found = find_spec("open_clip")  # finds the package without importing it
     if found is None or not found.submodule_search_locations:
         raise EngineError("open_clip is not installed; install the package open-clip-torch")
     folder = Path(next(iter(found.submodule_search_locations))) / "model_configs"
-    return sorted(path.stem for path in folder.glob("*.json"))
+    return {path.stem: path for path in sorted(folder.glob("*.json"))}
 
 
 def _refuse_pickle(file: Path, column: str) -> None:

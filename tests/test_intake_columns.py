@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from assetmill.records import Overrides
+from assetmill.records import EngineOverrides, Overrides
 from sheet_files import (
     problems_of,
     read,
@@ -98,3 +98,66 @@ def test_invalid_overrides_name_the_cell(setting: str, text: str) -> None:
     (problem,) = sheet.bad_rows
     assert (problem.row, problem.column, problem.value) == (3, "x", text)
     assert "leave the cell empty" in problem.way_out
+
+
+_ENGINE_HEADERS = {
+    "model": "engine", "operation": "op", "strength": "strength", "steps": "steps", "guidance": "cfg",
+    "scheduler": "sampler", "image": "photo", "image_to": "photo2", "mask": "mask", "keep": "keep", "control": "map",
+    "control_kind": "kind", "weight": "weight", "lora": "lora", "caption_to": "to",
+}  # fmt: skip
+
+
+def test_a_row_names_engine_and_operation() -> None:
+    """Columns say which model, which operation and from what; a row that says nothing has no engine overrides."""
+    header = ",".join(("id", *_ENGINE_HEADERS.values()))
+    row = "a,night,Image To Image,0.6,12,7.5,DDIMScheduler,i/a.png,b.png,m.png,k.png,c.png,edge,.5,x.safetensors:0.8,ax"
+    sheet = read(f"{header}\n{row}\nb{',' * len(_ENGINE_HEADERS)}\n", overrides=_ENGINE_HEADERS)
+    assert sheet.assets[0].overrides.engine == EngineOverrides(
+        "night", "image-to-image", 0.6, 12, 7.5, "DDIMScheduler", "i/a.png", "b.png", "m.png", "k.png", "c.png", "edge",
+        0.5, (("x.safetensors", 0.8),), "ax",
+    )  # fmt: skip
+    assert sheet.assets[1].overrides == Overrides()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("style.safetensors", (("style.safetensors", 1.0),)),
+        ("a b.safetensors : 0.5 ; c.safetensors:-.25;", (("a b.safetensors", 0.5), ("c.safetensors", -0.25))),
+        ("C:/lora/a.safetensors:2", (("C:/lora/a.safetensors", 2.0),)),
+    ],
+)
+def test_adapters_carry_weights(text: str, found: tuple[tuple[str, float], ...]) -> None:
+    """Several adapters stand in a cell, each with a weight behind a colon, 1 if left out."""
+    engine = read(f"id,lora\na,{text}\n", overrides={"lora": "lora"}).assets[0].overrides.engine
+    assert engine is not None
+    assert engine.lora == found
+
+
+@pytest.mark.parametrize(
+    ("setting", "text", "hint"),
+    [
+        ("operation", "paint", "write one of text-to-image, image-to-image"),
+        ("strength", "0", "a number above 0 to 1"),
+        ("strength", "1.5", "a number above 0 to 1"),
+        ("guidance", "nan", "a number from 0 to 100"),
+        ("weight", "1e9", "a number from 0 to 2"),
+        ("steps", "0", "a whole number from 1 to 1000"),
+        ("lora", "style", "style.safetensors:0.8"),
+        ("lora", "a.safetensors:x", "style.safetensors:0.8"),
+    ],
+)
+def test_engine_columns_are_checked(setting: str, text: str, hint: str) -> None:
+    """A text that a setting cannot be makes a bad row with the way out."""
+    (problem,) = problems_of(f"id,x\na,{text}\n", overrides={setting: "x"})[:1]
+    assert (problem.row, problem.column, problem.value) == (2, "x", text)
+    assert hint in problem.way_out
+
+
+def test_folded_rows_join_their_engine_settings() -> None:
+    """Rows of one asset may each say a part; two that contradict each other are bad."""
+    text = "id,image,op\na,x.png,\na,,inpaint\n"
+    engine = read(text, fold=True, overrides={"image": "image", "operation": "op"}).assets[0].overrides.engine
+    assert engine == EngineOverrides(image="x.png", operation="inpaint")
+    (problem, *_) = problems_of("id,image\na,x.png\na,y.png\n", fold=True, overrides={"image": "image"})
+    assert "row 2 of the same asset says otherwise" in problem.message

@@ -22,14 +22,8 @@ SCHEMA = 1
 Scalar = str | int | float | bool
 
 OPERATIONS = (
-    "text-to-image",
-    "image-to-image",
-    "variation",
-    "interpolation",
-    "inpaint",
-    "keep-product",
-    "control",
-)
+    "text-to-image", "image-to-image", "variation", "interpolation", "inpaint", "keep-product", "control",
+)  # fmt: skip
 """What an engine can be asked to do. `text-to-image` is the default and left out of keys."""
 
 REFERENCE_ROLES = ("init", "mask", "image", "image-to", "control")
@@ -37,16 +31,8 @@ REFERENCE_ROLES = ("init", "mask", "image", "image-to", "control")
 what a variation (or an interpolation's start) looks like, `image-to` an interpolation's end, `control` a map."""
 
 STATES = (
-    "new",
-    "changed",
-    "metadata_only",
-    "unchanged",
-    "pending_review",
-    "exhausted",
-    "failed",
-    "removed",
-    "banned",
-)
+    "new", "changed", "metadata_only", "unchanged", "pending_review", "exhausted", "failed", "removed", "banned",
+)  # fmt: skip
 """The states an asset can have in a plan."""
 
 
@@ -153,8 +139,33 @@ class InputError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class EngineOverrides:
+    """What one row may say of the engine and of what it works from; None means the config's value.
+
+    `model` names one of the config's `models`. Images are texts as the sheet has them: a path, a picture of the store
+    or a URL. `lora` holds files and weights, which replace the config's adapters.
+    """
+
+    model: str | None = None
+    operation: str | None = None
+    strength: float | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    scheduler: str | None = None
+    image: str | None = None
+    image_to: str | None = None
+    mask: str | None = None
+    keep: str | None = None
+    control: str | None = None
+    control_kind: str | None = None
+    weight: float | None = None
+    lora: tuple[tuple[str, float], ...] | None = None
+    caption_to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Overrides:
-    """What one row may say for itself; None means the config's value."""
+    """What one row may say for itself; None means the config's value. `engine` is None where it says nothing of it."""
 
     seed: int | None = None
     width: int | None = None
@@ -162,6 +173,7 @@ class Overrides:
     negative: str | None = None
     candidates: int | None = None
     priority: int = 0
+    engine: EngineOverrides | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -430,29 +442,16 @@ class OutcomeRecord:
 
 
 Record = (
-    RequestRecord
-    | CandidateRecord
-    | GateRecord
-    | ScoreRecord
-    | FailureRecord
-    | CutRecord
-    | VariantRecord
-    | OutcomeRecord
-)
+    RequestRecord | CandidateRecord | GateRecord | ScoreRecord
+    | FailureRecord | CutRecord | VariantRecord | OutcomeRecord
+)  # fmt: skip
 
 RECORD_TYPES: Mapping[str, type] = {
     t.record: t
     for t in (
-        RequestRecord,
-        CandidateRecord,
-        GateRecord,
-        ScoreRecord,
-        FailureRecord,
-        CutRecord,
-        VariantRecord,
-        OutcomeRecord,
+        RequestRecord, CandidateRecord, GateRecord, ScoreRecord, FailureRecord, CutRecord, VariantRecord, OutcomeRecord,
     )
-}
+}  # fmt: skip
 
 
 class RecordError(ValueError):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from assetmill.config import SheetConfig, Size
 from assetmill.intake.tabular import Table, column_letter
-from assetmill.records import Overrides, Problem
+from assetmill.records import OPERATIONS, EngineOverrides, Overrides, Problem
 
 Row = tuple[int, list[str]]
 
@@ -134,6 +134,7 @@ def _nearest(name: str, headers: Sequence[str], key: str) -> str:
 def read_overrides(layout: Layout, values: tuple[str, ...], blame: Callable[[str, str, str, str], None]) -> Overrides:
     """What a row says for itself; `blame(message, way_out, column, value)` is called for each invalid text."""
     given: dict[str, Any] = {}
+    engine: dict[str, Any] = {}
     for setting, place in layout.overrides.items():
         text = values[place]
         if not text.strip():
@@ -143,16 +144,44 @@ def read_overrides(layout: Layout, values: tuple[str, ...], blame: Callable[[str
             continue
         value, way_out = _parse_override(setting, text)
         if value is None:
-            blame(f"this is no {setting}", way_out, layout.names[place], text)
+            blame(f"this is no {_CALLED.get(setting, setting)}", way_out, layout.names[place], text)
         elif setting == "size":
             given["width"], given["height"] = value
+        elif setting in ENGINE_SETTINGS:
+            engine[setting] = value
         else:
             given[setting] = value
+    if engine:
+        given["engine"] = EngineOverrides(**engine)
     return Overrides(**given) if given else NO_OVERRIDES
 
 
+def join_overrides(rows: Iterable[Overrides]) -> Overrides:
+    """What the rows of one asset say together: the first that says something counts."""
+    said: dict[str, Any] = {}
+    engine: dict[str, Any] = {}
+    for overrides in rows:
+        for setting in ("seed", "width", "height", "negative", "candidates", "priority"):
+            value = getattr(overrides, setting)
+            if value is not None and (setting != "priority" or value):
+                said.setdefault(setting, value)
+        for setting in ENGINE_SETTINGS if overrides.engine is not None else ():
+            value = getattr(overrides.engine, setting)
+            if value is not None:
+                engine.setdefault(setting, value)
+    if engine:
+        said["engine"] = EngineOverrides(**engine)
+    return Overrides(**said)
+
+
 NO_OVERRIDES = Overrides()
-_WHOLE_NUMBERS = {"seed": (0, 2**32 - 1), "candidates": (1, 1024), "priority": (-1_000_000, 1_000_000)}
+ENGINE_SETTINGS = tuple(f.name for f in fields(EngineOverrides))
+_CALLED = {"control_kind": "kind of map", "lora": "list of adapters"}
+_WHOLE_NUMBERS = {
+    "seed": (0, 2**32 - 1), "candidates": (1, 1024), "priority": (-1_000_000, 1_000_000), "steps": (1, 1000),
+}  # fmt: skip
+_NUMBERS = {"strength": (0.0, 1.0), "guidance": (0.0, 100.0), "weight": (0.0, 2.0)}
+_TEXTS = ("model", "scheduler", "control_kind", "image", "image_to", "mask", "keep", "control", "caption_to")
 
 
 @lru_cache(maxsize=4096)
@@ -164,10 +193,35 @@ def _parse_override(setting: str, text: str) -> tuple[Any, str]:
             return _size_reader().validate_python(text.strip().lower()), ""
         except ValidationError:
             return None, way_out
+    if setting in _TEXTS:
+        return text.strip(), ""
+    if setting == "operation":
+        name = text.strip().lower().replace("_", "-").replace(" ", "-")
+        return (name, "") if name in OPERATIONS else (None, f"write one of {', '.join(OPERATIONS)}")
+    if setting == "lora":
+        return _parse_adapters(text)
+    if setting in _NUMBERS:
+        bottom, top = _NUMBERS[setting]
+        number = float(text) if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{0,9})?|\.[0-9]{1,9}", text.strip()) else -1.0
+        if bottom <= number <= top and (number or setting != "strength"):
+            return number, ""
+        above = "above" if setting == "strength" else "from"
+        return None, f"write a number {above} {bottom:g} to {top:g}, as 0.6, or leave the cell empty"
     low, high = _WHOLE_NUMBERS[setting]
     if re.fullmatch(r"[-+]?[0-9]{1,15}", text.strip()) and low <= int(text) <= high:
         return int(text), ""
     return None, f"write a whole number from {low} to {high}, or leave the cell empty"
+
+
+def _parse_adapters(text: str) -> tuple[tuple[tuple[str, float], ...] | None, str]:
+    """`style.safetensors:0.8; sharp.safetensors` as files and weights; a weight left out is 1."""
+    found: list[tuple[str, float]] = []
+    for part in filter(None, (p.strip() for p in text.split(";"))):
+        match = re.fullmatch(r"(.+?\.[A-Za-z]+)(?:\s*:\s*(-?[0-9]{0,3}(?:\.[0-9]{0,6})?))?", part)
+        if match is None or (match[2] is not None and not re.search("[0-9]", match[2])):
+            return None, "write files with weights, as `style.safetensors:0.8; sharp.safetensors`"
+        found.append((match[1], float(match[2]) if match[2] else 1.0))
+    return tuple(found), ""
 
 
 @lru_cache(maxsize=1)

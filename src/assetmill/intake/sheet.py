@@ -14,10 +14,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from assetmill.config import SheetConfig
-from assetmill.intake.columns import NO_OVERRIDES, Layout, find_layout, read_overrides
+from assetmill.intake.columns import NO_OVERRIDES, Layout, find_layout, join_overrides, read_overrides
 from assetmill.intake.limits import Archive, check_bytes, read_sheet_file
 from assetmill.intake.tabular import Table, column_letter, read_delimited, read_parquet
 from assetmill.records import Asset, InputError, Overrides, Problem, fold_id
@@ -318,10 +317,5 @@ def _fold(group: _Group, names: tuple[str, ...], layout: Layout) -> Asset:
         columns[name] = distinct[0] if distinct else ""
         if len(distinct) > 1 and place != layout.id_place:
             several[name] = distinct
-    said: dict[str, Any] = {}
-    for *_, overrides in group:
-        for setting in ("seed", "width", "height", "negative", "candidates", "priority"):
-            value = getattr(overrides, setting)
-            if value is not None and (setting != "priority" or value):
-                said.setdefault(setting, value)
-    return Asset(group[0][1], columns, tuple(row for row, *_ in group), several, Overrides(**said))
+    own = join_overrides(overrides for *_, overrides in group)
+    return Asset(group[0][1], columns, tuple(row for row, *_ in group), several, own)

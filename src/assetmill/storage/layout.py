@@ -7,6 +7,7 @@
     decisions/<config>/<asset key>/<ulid>.json           what people decided
     catalogs/<config>/…                                  what is published, by version
     published/<channel>/<asset>/<name>-<hash8>.<ext>     files for people and other systems
+    references/<config>.json                             which picture each URL of the sheet gave, and when
     locks/<config>.json                                  who is running
     aside/<key>.<hash8>                                  corrupt objects, kept for a look
 
@@ -144,6 +145,10 @@ def runs_prefix(config: str) -> str:
 def run_path(config: str, run_id: str, name: str) -> str:
     """Key of something a run keeps; `name` may have parts of its own (`snapshot/sheet.csv`)."""
     return check_key(f"{runs_prefix(config)}{_part(run_id)}/{name}")
+
+
+def references_path(config: str) -> str:
+    return f"references/{_config(config)}.json"
 
 
 def lock_path(config: str) -> str:

@@ -246,7 +246,7 @@ def test_settings_that_do_not_fit(sd: LatentGenerator) -> None:
         ([replace(r, width=36) for r in requests], "multiples of 8.*say 32x32"),
         ([replace(r, scheduler="NoSuch") for r in requests], "use one of DDIMScheduler, DDPMScheduler"),
         ([replace(r, guidance=1.0) for r in requests], "negative prompt has no effect"),
-        ([replace(r, operation="inpaint") for r in requests], "cannot do inpaint"),
+        ([replace(r, operation="variation") for r in requests], "cannot do variation.*name an IP-Adapter"),
         (
             [replace(r, options=(("eta", 1.0),), scheduler="EulerDiscreteScheduler") for r in requests],
             "DDIMScheduler only",

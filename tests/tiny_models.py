@@ -93,11 +93,11 @@ def write_tiny_sd3(folder: Path) -> Path:
     tokenizer = _clip_tokenizer(folder.parent)
     StableDiffusion3Pipeline(
         transformer=SD3Transformer2DModel(
-            sample_size=16, patch_size=1, in_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=4,
-            caption_projection_dim=32, joint_attention_dim=32, pooled_projection_dim=64, out_channels=4,
+            sample_size=16, patch_size=1, in_channels=16, num_layers=2, attention_head_dim=8, num_attention_heads=4,
+            caption_projection_dim=32, joint_attention_dim=32, pooled_projection_dim=64, out_channels=16,
             pos_embed_max_size=32,
         ),
-        vae=_vae(scaling_factor=1.5, shift_factor=0.1),
+        vae=_vae(scaling_factor=1.5, shift_factor=0.1, latent_channels=16),
         scheduler=FlowMatchEulerDiscreteScheduler(),
         text_encoder=CLIPTextModelWithProjection(_text_config(tokenizer)),
         text_encoder_2=CLIPTextModelWithProjection(_text_config(tokenizer)),
@@ -147,8 +147,9 @@ def _vae(**settings: Any) -> Any:
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
-        block_out_channels=(16, 16), norm_num_groups=8, latent_channels=4, sample_size=64,
-        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, **settings,
+        block_out_channels=(16, 16), norm_num_groups=8, sample_size=64,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        **{"latent_channels": 4, **settings},
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from assetmill.engines.protocols import EngineError
 from assetmill.engines.recent import RecentTensors
+from assetmill.records import Adapter
 
 if TYPE_CHECKING:
     import torch
@@ -37,22 +38,29 @@ class PromptEncoder:
         return self._encode is not None
 
     def arguments(
-        self, positives: Sequence[str], negatives: Sequence[str] | None, clip_skip: int | None
+        self,
+        positives: Sequence[str],
+        negatives: Sequence[str] | None,
+        clip_skip: int | None,
+        adapters: tuple[Adapter, ...] = (),
     ) -> dict[str, torch.Tensor]:
         """The pipeline's arguments for one batch: embeddings stacked in the order of the texts.
 
-        `negatives` is None where the pipeline runs without classifier-free guidance.
+        `negatives` is None where the pipeline runs without classifier-free guidance. `adapters` are the LoRAs that are
+        laid over the text encoders just now: under others a text is encoded anew.
         """
-        out = self._rows("", positives, clip_skip)
+        out = self._rows("", positives, clip_skip, adapters)
         if negatives is not None:
-            out |= self._rows("negative_", negatives, None)  # clip_skip acts on the positive text alone
+            out |= self._rows("negative_", negatives, None, adapters)  # clip_skip acts on the positive text alone
         return out
 
-    def _rows(self, prefix: str, texts: Sequence[str], clip_skip: int | None) -> dict[str, torch.Tensor]:
+    def _rows(
+        self, prefix: str, texts: Sequence[str], clip_skip: int | None, adapters: tuple[Adapter, ...]
+    ) -> dict[str, torch.Tensor]:
         import torch
 
         assert self._encode is not None
-        held = {text: self.recent.get((prefix, text, clip_skip)) for text in dict.fromkeys(texts)}
+        held = {text: self.recent.get((prefix, text, clip_skip, adapters)) for text in dict.fromkeys(texts)}
         missing = [text for text, group in held.items() if group is None]
         for start in range(0, len(missing), 32):
             part = missing[start : start + 32]
@@ -60,7 +68,7 @@ class PromptEncoder:
             for row, text in enumerate(part):
                 group = {name: tensor[row].clone() for name, tensor in encoded.items()}
                 held[text] = group
-                self.recent.put((prefix, text, clip_skip), group)
+                self.recent.put((prefix, text, clip_skip, adapters), group)
         groups = [held[text] or {} for text in texts]
         return {prefix + name: torch.stack([group[name] for group in groups]) for name in groups[0]}
 

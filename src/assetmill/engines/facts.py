@@ -50,7 +50,9 @@ class Family:
     does: Does = Does()
 
 
-_SD_OPTIONS = ("clip_skip", "eta", "guidance_rescale")
+_OWN = ("clip_guidance", "clip_cutouts", "seamless", "weights")
+"""What the latent engine does itself on U-Nets (see `own_options.py`)."""
+_SD_OPTIONS = ("clip_skip", "eta", "guidance_rescale", *_OWN)
 _SD = Does(
     "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline", "StableDiffusionControlNetPipeline",
     "ControlNetModel", "image", ip_adapter=True, lora=True,
@@ -77,6 +79,10 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "StableDiffusionPipeline": Family("stable-diffusion", 30, 7.5, cuts=True, option_names=_SD_OPTIONS, does=_SD),
         "StableDiffusionXLPipeline": Family(
             "stable-diffusion-xl", 30, 5.0, cuts=True, option_names=_SD_OPTIONS, does=_SDXL,
+        ),
+        "StableDiffusionInpaintPipeline": Family("stable-diffusion", 30, 7.5, option_names=("clip_skip", "eta", *_OWN), does=_SD),
+        "StableDiffusionXLInpaintPipeline": Family(
+            "stable-diffusion-xl", 30, 7.5, option_names=_SD_OPTIONS, does=_SDXL,
         ),
         "StableDiffusion3Pipeline": Family(
             "stable-diffusion-3", 28, 7.0, size=1024, size_multiple=16, token_part="tokenizer_3", token_limit=256,
@@ -115,6 +121,11 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
     }
 )  # fmt: skip
 """Pipeline classes whose defaults are known. Others load too, when a config gives steps, guidance and size."""
+
+
+def family_named(name: str) -> Family | None:
+    """The family of a name, None where it is not known here."""
+    return next((family for family in FAMILIES.values() if family.name == name), None)
 
 
 @dataclass(frozen=True, slots=True)

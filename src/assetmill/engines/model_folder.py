@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assetmill.engines import facts
+from assetmill.engines.adapters import resolve_lora
+from assetmill.engines.control import resolve_controls
 from assetmill.engines.folders import (
     PICKLES,
     check_weights,
@@ -18,7 +21,9 @@ from assetmill.engines.folders import (
     read_card,
     read_json,
 )
-from assetmill.engines.protocols import ModelSpec
+from assetmill.engines.image_prompt import resolve_ip_adapter
+from assetmill.engines.operations import operations_of
+from assetmill.engines.protocols import ModelSpec, Part
 from assetmill.records import InputError, Problem
 
 if TYPE_CHECKING:
@@ -26,8 +31,6 @@ if TYPE_CHECKING:
 
 EPOCH = 1
 """Raised by hand when `latent.py` makes other pictures of the same request."""
-
-OPERATIONS = ("text-to-image",)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -37,7 +40,7 @@ def resolve_pipeline(config: ModelConfig, resolve: Callable[[Path | str], Path])
     """What is known of the model a config names, and its content's name, without loading it.
 
     Raises InputError with all that is wrong: a missing folder, an unpinned hub id, pickled weights, remote code,
-    pointer files, cut-off weights, a size the model cannot make.
+    pointer files, cut-off weights, a size the model cannot make, an adapter or ControlNet for another base.
     """
     folder, model_id, commit = locate_model(config, resolve)
     index = read_index(folder)
@@ -58,7 +61,7 @@ def resolve_pipeline(config: ModelConfig, resolve: Callable[[Path | str], Path])
                     column="model.revision",
                 )
             )
-    return _describe(folder, index, model_id, revision)
+    return _describe(folder, index, model_id, revision, _parts(config, resolve, folder, index))
 
 
 def locate_model(config: ModelConfig, resolve: Callable[[Path | str], Path]) -> tuple[Path, str, str]:
@@ -232,10 +235,48 @@ def _find_snapshot(model_id: str, commit: str, offline: bool) -> Path:
         ) from error
 
 
-def _describe(folder: Path, index: Mapping[str, Any], model_id: str, revision: str) -> ModelSpec:
+def _parts(
+    config: ModelConfig, resolve: Callable[[Path | str], Path], folder: Path, index: Mapping[str, Any]
+) -> tuple[Part, ...]:
+    """The LoRAs, ControlNets and IP-Adapter that a config lays over the model. Raises InputError with all problems."""
+    does = _family(index["_class_name"]).does
+    denoiser = _config(folder, "unet") or _config(folder, "transformer")
+    parts: list[Part] = []
+    problems: list[Problem] = []
+
+    def gather(find: Callable[[], Part | Sequence[Part]]) -> None:
+        try:
+            found = find()
+        except InputError as error:
+            problems.extend(error.problems)
+        else:
+            parts.extend([found] if isinstance(found, Part) else found)
+
+    for number, adapter in enumerate(config.adapters):
+        column = f"model.adapters.{number}"
+        if does.lora:
+            pinned = {"weight": adapter.weight, "sha256": adapter.sha256, "column": column}
+            gather(partial(resolve_lora, resolve(adapter.path), folder, **pinned))
+        else:
+            problems.append(Problem(f"the family of {folder.name} takes no LoRAs", "remove them", column=column))
+    gather(partial(resolve_controls, config.control, does, denoiser, resolve))
+    if config.ip_adapter is not None:
+        gather(partial(resolve_ip_adapter, resolve(config.ip_adapter), folder, does, denoiser))
+    if problems:
+        raise InputError(problems)
+    return tuple(parts)
+
+
+def _family(class_name: str) -> facts.Family:
+    return facts.FAMILIES.get(class_name) or facts.Family(class_name, 0, -1.0)
+
+
+def _describe(
+    folder: Path, index: Mapping[str, Any], model_id: str, revision: str, parts: tuple[Part, ...]
+) -> ModelSpec:
     class_name = index["_class_name"]
     known = facts.MODELS.get(model_id) or facts.MODELS.get(str(index.get("_name_or_path", "")))
-    family = facts.FAMILIES.get(class_name) or facts.Family(class_name, 0, -1.0)
+    family = _family(class_name)
     settings = _shipped_settings(folder)
     kind = (known.guidance_kind if known else "") or family.guidance_kind
     guidance = family.guidance if known is None or known.guidance is None else known.guidance
@@ -259,7 +300,7 @@ def _describe(folder: Path, index: Mapping[str, Any], model_id: str, revision: s
         family=family.name,
         licence=licence,
         commercial=commercial,
-        operations=OPERATIONS,
+        operations=operations_of(family.does, parts, unet),
         width=int(settings.get("width", settings.get("size", width))),
         height=int(settings.get("height", settings.get("size", height))),
         steps=int(settings.get("steps", steps)),
@@ -272,6 +313,7 @@ def _describe(folder: Path, index: Mapping[str, Any], model_id: str, revision: s
         guidance_kind=kind,
         cuts=cuts,
         option_names=family.option_names,
+        parts=parts,
     )
 
 

@@ -8,6 +8,7 @@ loading weights, and `load(spec, config)`, which gives the engine. A plug-in can
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from assetmill.config import JudgeConfig
 from assetmill.engines import facts
 from assetmill.engines.folders import read_json
+from assetmill.engines.operations import DEFAULT_STRENGTH, check_operation, way_to
+from assetmill.engines.own_options import check_options, check_request_options
 from assetmill.engines.protocols import (
     EngineError,
     Generator,
@@ -27,6 +30,7 @@ from assetmill.engines.protocols import (
     UpscalerSpec,
 )
 from assetmill.engines.tokens import count_tokens
+from assetmill.engines.weighting import reads_long_prompts
 from assetmill.records import InputError, Problem, Request, content_key
 
 if TYPE_CHECKING:
@@ -90,6 +94,18 @@ def resolve_model(config: ModelConfig, resolve: Resolve) -> ModelSpec:
     problems = check_settings(spec, config)
     if problems:
         raise InputError(problems)
+    if config.options.get("clip_guidance") and config.guide is not None:
+        spec = replace(spec, guide=resolve_judge(config.guide, resolve))
+        if spec.guide is not None and spec.guide.engine != "open_clip":
+            raise InputError(
+                Problem(
+                    f"{spec.guide.engine!r} cannot guide sampling: only open_clip judges have a gradient",
+                    "set model.guide to an open_clip judge (model.guide.engine, .source)",
+                    column="model.guide",
+                )
+            )
+    if reads_long_prompts(spec, config.options):
+        spec = replace(spec, token_limit=None)
     return spec
 
 
@@ -106,17 +122,18 @@ def check_settings(spec: ModelSpec, config: ModelConfig) -> list[Problem]:
         problems.append(Problem(f"{spec.id}: {message}", way_out, column=f"model.{key}"))
 
     if config.operation not in spec.operations:
-        add("operation", f"cannot do {config.operation}", f"it does {', '.join(spec.operations)}")
-    elif config.strength is not None and config.operation == "text-to-image":
-        add("strength", "strength has no meaning for text-to-image", "remove it, or choose another operation")
+        add("operation", f"cannot do {config.operation}", way_to(spec, config.operation))
+    elif config.strength is not None and config.operation not in DEFAULT_STRENGTH:
+        add("strength", f"strength has no meaning for {config.operation}", "remove it, or choose another operation")
     if (config.steps or spec.steps) < 1:
         add("steps", "its usual number of steps is not known", "set model.steps as its card says")
     guidance = spec.guidance if config.guidance is None else config.guidance
     if guidance < 0:
         add("guidance", "its usual guidance is not known", "set model.guidance as its card says")
     problems += _check_guidance(spec, guidance, config.negative, "model.guidance", "model.negative")
-    if config.adapters and "adapters" not in spec.option_names:
-        add("adapters", f"the engine {spec.engine!r} takes no adapters", "remove them")
+    for name, kind in (("adapters", "lora"), ("control", "control"), ("ip_adapter", "ip-adapter")):
+        if getattr(config, name) and kind not in {part.kind for part in spec.parts}:
+            add(name, f"the engine {spec.engine!r} takes none", "remove it")
     for name in config.options:
         if name not in spec.option_names:
             add(
@@ -125,6 +142,7 @@ def check_settings(spec: ModelSpec, config: ModelConfig) -> list[Problem]:
                 f"known options: {', '.join(spec.option_names) or 'none'}",
             )
     names = _scheduler_names(spec)
+    problems += check_options(config.options)
     if config.scheduler and names is not None and config.scheduler not in names:
         add(
             "scheduler",
@@ -137,8 +155,8 @@ def check_settings(spec: ModelSpec, config: ModelConfig) -> list[Problem]:
 def check_request(spec: ModelSpec, request: Request) -> list[Problem]:
     """What in one request this model cannot honour, so that a plan can refuse it before anything is loaded."""
     problems = _check_size(spec, request.width, request.height, "size")
-    if request.operation not in spec.operations:
-        problems.append(Problem(f"{spec.id} cannot do {request.operation}", f"it does {', '.join(spec.operations)}"))
+    problems += check_operation(spec, request)
+    problems += check_request_options(spec, request)
     problems += _check_guidance(spec, request.guidance, request.negative, "guidance", "negative")
     return problems
 
@@ -251,7 +269,12 @@ def load_judge(spec: JudgeSpec, config: JudgeConfig | JudgePartConfig) -> Judge:
 
 def load_upscaler(spec: UpscalerSpec, config: UpscaleConfig) -> Upscaler:
     """Loads the upscaler of a spec, after checking that the weights are still those it names."""
-    where: dict[str, Any] = {"tile": config.tile, "overlap": config.overlap, "device": config.device, "dtype": config.dtype}
+    where: dict[str, Any] = {
+        "tile": config.tile,
+        "overlap": config.overlap,
+        "device": config.device,
+        "dtype": config.dtype,
+    }
     if spec.engine == "spandrel":
         from assetmill.engines.upscale import SpandrelUpscaler
 

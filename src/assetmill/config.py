@@ -155,11 +155,18 @@ class ModelConfig(_Section):
     )
     caption_to: str = Field("", description="The other end of `interpolation` between two captions.")
     options: Mapping[str, Scalar] = Field(default_factory=dict, description="Settings only this engine knows.")
+    guide: JudgeConfig | None = Field(
+        None, description="The open_clip judge behind `options.clip_guidance`; `judge` if left out."
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     batch: int | None = Field(None, ge=1, le=4096, description="Images per forward; found if left out.")
     compile: bool = Field(False, description="torch.compile the denoiser's blocks.")
-    channels_last: bool = False
+    channels_last: bool = Field(False, description="Memory format of the denoiser and the VAE.")
+    fuse: bool = Field(False, description="Fuse the query, key and value projections of attention.")
+    preview: Path | None = Field(
+        None, description="Folder of a tiny VAE (AutoencoderTiny) that shows half-made pictures; else the model's own."
+    )
     offload: bool = Field(False, description="Keep parts that don't work on the CPU (needs less GPU memory).")
     offline: bool = Field(True, description="Never ask a hub at run time; pull models beforehand.")
     timeout: float = Field(600.0, gt=0, description="Seconds after which one batch counts as hung.")
@@ -257,6 +264,27 @@ class SelectConfig(_Section):
     min_score: float | None = Field(None, description="Candidates below are never chosen.")
 
 
+class CutConfig(_Section):
+    """Dropping the worst candidates of an asset before they are finished. Off where `at` is empty."""
+
+    at: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...] = Field(
+        (), description="Shares of the steps after which half-made pictures are scored, in rising order: [0.25, 0.5]."
+    )
+    keep: tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...] = Field(
+        (), description="Share of the candidates that goes on after each of them, in falling order: [0.5, 0.25]."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> CutConfig:
+        if len(self.at) != len(self.keep):
+            raise ValueError(f"`at` names {len(self.at)} cuts and `keep` {len(self.keep)}; give one share for each cut")
+        if list(self.at) != sorted(set(self.at)):
+            raise ValueError("the shares of `at` must rise")
+        if list(self.keep) != sorted(self.keep, reverse=True):
+            raise ValueError("the shares of `keep` are of the candidates begun: they cannot rise")
+        return self
+
+
 class UpscaleConfig(_Section):
     engine: str = Field(
         "spandrel", description="spandrel, diffusers, transformers, lanczos, nearest, none, or a plug-in's name."
@@ -303,7 +331,14 @@ class BudgetConfig(_Section):
 
 class RunConfig(_Section):
     chunk: int = Field(128, ge=1, le=4096, description="Candidates per chunk of whole assets (64-256 is usual).")
-    threads: int | None = Field(None, ge=1, description="torch threads; all cores but one if left out.")
+    lanes: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="Copies of the model that work side by side: one per core for small models on a CPU, else 1.",
+    )
+    threads: int | None = Field(None, ge=1, description="torch threads of each lane; the cores shared out if left out.")
+    candidates: Literal["webp", "png"] = Field("webp", description="Format candidates are kept in, lossless both.")
     writers: int = Field(2, ge=1, le=64, description="Threads that encode, hash and store.")
     budget: BudgetConfig = BudgetConfig()
 
@@ -330,12 +365,36 @@ class Config(_Section):
     judge: JudgeConfig = JudgeConfig()
     gates: GatesConfig = GatesConfig()
     select: SelectConfig = SelectConfig()
+    cut: CutConfig = CutConfig()
+    adaptive: bool = Field(
+        False, description="Share the seeds of a chunk: more for assets that are still poor, fewer for good ones."
+    )
     upscale: UpscaleConfig = UpscaleConfig()
     store: StoreConfig = StoreConfig()
     publish: PublishConfig = PublishConfig()
     run: RunConfig = RunConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     base: Path = Field(Path(), exclude=True, description="Folder that relative paths resolve against.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _guide_by_the_judge(cls, data: Any) -> Any:
+        """Names the run's judge as the guide of every model that asks for guidance and names none."""
+        if not isinstance(data, Mapping):
+            return data
+
+        def guided(model: Any) -> Any:
+            options = model.get("options") if isinstance(model, Mapping) else None
+            wanted = isinstance(options, Mapping) and options.get("clip_guidance") and not model.get("guide")
+            return {**model, "guide": data.get("judge") or {}} if wanted else model
+
+        named = data.get("models")
+        models = {name: guided(model) for name, model in named.items()} if isinstance(named, Mapping) else named
+        return {
+            **data,
+            **({"model": guided(data["model"])} if "model" in data else {}),
+            **({"models": models} if "models" in data else {}),
+        }
 
     def resolve(self, path: Path | str) -> Path:
         """A path of this config as an absolute one."""

@@ -80,7 +80,9 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "StableDiffusionXLPipeline": Family(
             "stable-diffusion-xl", 30, 5.0, cuts=True, option_names=_SD_OPTIONS, does=_SDXL,
         ),
-        "StableDiffusionInpaintPipeline": Family("stable-diffusion", 30, 7.5, option_names=("clip_skip", "eta", *_OWN), does=_SD),
+        "StableDiffusionInpaintPipeline": Family(
+            "stable-diffusion", 30, 7.5, option_names=("clip_skip", "eta", *_OWN), does=_SD,
+        ),
         "StableDiffusionXLInpaintPipeline": Family(
             "stable-diffusion-xl", 30, 7.5, option_names=_SD_OPTIONS, does=_SDXL,
         ),

@@ -54,7 +54,8 @@ class ModelSpec:
 
     `stages` are the folders of a model that comes in several, as (name, folder, revision); `folder` is then the one
     whose tokenizer counts. `schedulers` are the classes a config may name (None: the engine decides). `fixed` names
-    those of `size` and `steps` that this model cannot change.
+    those of `size` and `steps` that this model cannot change. `guide` is the judge that pulls sampling towards the text
+    where the option `clip_guidance` is set.
     """
 
     id: str
@@ -81,6 +82,7 @@ class ModelSpec:
     stages: tuple[tuple[str, str, str], ...] = ()
     schedulers: tuple[str, ...] | None = None
     fixed: tuple[str, ...] = ()
+    guide: JudgeSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,9 +297,10 @@ class Safety(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """The loaded engines of one run."""
+    """The loaded engines of one run. `lanes` are further copies of the generator, to work beside it."""
 
     generator: Generator
     judge: Judge
     upscaler: Upscaler
     safety: Safety | None = None
+    lanes: tuple[Generator, ...] = ()

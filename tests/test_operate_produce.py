@@ -292,13 +292,13 @@ def test_records_of_an_image(tmp_path: Path) -> None:
     kinds = [r.record for r in toys.records()]
     assert kinds == ["request", "candidate", "gate", "gate", "gate", "gate", "score", "variant", "outcome"]
     candidate = next(r for r in toys.records() if isinstance(r, CandidateRecord))
-    assert (candidate.width, candidate.height, candidate.media_type) == (16, 16, "image/png")
+    assert (candidate.width, candidate.height, candidate.media_type) == (16, 16, "image/webp")
     assert candidate.versions == {"simulated": "1"}
 
 
 def test_webp(tmp_path: Path) -> None:
-    """The config's format is that of every stored picture."""
-    toys = Production(tmp_path, rows(1), {"publish": {"format": "webp"}})
+    """With one format for candidates and files, it is that of every stored picture."""
+    toys = Production(tmp_path, rows(1), {"publish": {"format": "webp"}, "run": {"candidates": "webp"}})
     make(toys)
     assert {c.media_type for c in toys.candidates()} == {"image/webp"}
     assert all(i.key.endswith((".webp", ".txt", ".csv")) for i in toys.store.list("blobs/"))

@@ -409,7 +409,7 @@ def test_damaged_candidate_is_made_again(toys: Production) -> None:
     """A candidate's picture that was damaged is set aside and made again when it is needed, as the same blob."""
     toys.run()
     candidate = toys.candidates()[0]
-    file = toys.folder / "out" / "blobs" / candidate.blob[:2] / f"{candidate.blob}.png"
+    file = toys.folder / "out" / "blobs" / candidate.blob[:2] / f"{candidate.blob}.webp"
     file.write_bytes(file.read_bytes()[:-20])
     toys.templates["main.j2"] = toys.templates["main.j2"].replace("rank_text: a", "rank_text: the")
     toys.write()
@@ -425,7 +425,7 @@ def test_missing_candidate_is_made_again(toys: Production) -> None:
     """A candidate whose picture is gone is made again, and the record says that the first was lost."""
     toys.run()
     candidate = toys.candidates()[0]
-    (toys.folder / "out" / "blobs" / candidate.blob[:2] / f"{candidate.blob}.png").unlink()
+    (toys.folder / "out" / "blobs" / candidate.blob[:2] / f"{candidate.blob}.webp").unlink()
     toys.change(select={"keep": 4})
     assert toys.run()["pictures"] == 1
     assert toys.catalog.verify().passed

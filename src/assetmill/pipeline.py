@@ -10,41 +10,30 @@ Remove Prefect and this still works; `flows/` only adds schedules, retries and a
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assetmill.config import Config, read_config
-from assetmill.engines.devices import set_threads
 from assetmill.engines.protocols import Engines, ModelSpec
-from assetmill.engines.registry import (
-    JudgeSpec,
-    UpscalerSpec,
-    check_request,
-    count_tokens,
-    load_generator,
-    load_judge,
-    load_upscaler,
-    resolve_judge,
-    resolve_model,
-    resolve_upscaler,
-)
+from assetmill.engines.registry import JudgeSpec, UpscalerSpec, resolve_judge, resolve_upscaler
 from assetmill.intake.frames import FRAME_FILE, frame_to_csv
-from assetmill.intake.plan import Plan, PlanContext, check_pins, chunk_key, make_plan, requests_of
+from assetmill.intake.plan import Plan, PlanContext, check_pins, chunk_key, make_plan
 from assetmill.intake.prompts import PromptBook, flag_long_prompts, load_templates, same_beyond_limit
 from assetmill.intake.sheet import Sheet, read_assets, read_sheet_file
 from assetmill.operate.attempts import Attempts
+from assetmill.operate.loading import load_for
 from assetmill.operate.lock import describe_process, hold_lock
 from assetmill.operate.produce import BreakerTripped, Chunk, ChunkResult, ChunkWorker, Progress, Silence
 from assetmill.operate.publish import Publication, Terms, check_name_pattern, publish
+from assetmill.operate.recipes import Recipes, open_recipes, read_pictures
 from assetmill.operate.report import RunTotals, best_known_rates, build_report, draw_run_sheet
 from assetmill.operate.runs import new_run_id, write_json
 from assetmill.operate.stages import Stages
-from assetmill.records import Adapter, Asset, InputError, Problem, Prompt, Request, asset_key, blob_key, content_key
+from assetmill.records import Asset, InputError, Problem, Prompt, Request, asset_key, content_key
 from assetmill.storage.catalog import Catalog, open_catalog
 from assetmill.storage.index import Index, open_index
 from assetmill.storage.layout import decisions_prefix
@@ -66,16 +55,24 @@ class Job:
     sheet: Sheet
     sheet_data: bytes
     book: PromptBook
-    model: ModelSpec
+    recipes: Recipes
     judge: JudgeSpec
     upscaler: UpscalerSpec
-    base: Request
     index: Index
     catalog: Catalog
     only: frozenset[str] = frozenset()
     limit: int | None = None
     force: bool = False
-    count_tokens: Callable[[str], int] | None = field(default=None, repr=False)
+
+    @property
+    def model(self) -> ModelSpec:
+        """The model of rows that name none."""
+        return self.recipes.specs[""]
+
+    @property
+    def base(self) -> Request:
+        """The request that pictures of rows start from which say nothing of the engine."""
+        return self.recipes.base
 
     @property
     def subset(self) -> bool:
@@ -83,7 +80,7 @@ class Job:
 
     @property
     def terms(self) -> Terms:
-        return Terms(self.model.licence, self.model.commercial, self.judge.key)
+        return Terms(self.model.licence, self.model.commercial, self.judge.key, self.recipes.licences())
 
     @property
     def select_context(self) -> str:
@@ -96,6 +93,11 @@ class Job:
             "gates": config.gates.model_dump(mode="json", exclude={"max_rejected"}),
             "publish": config.publish.model_dump(mode="json", include={"policy", "min_score", "format"}),
         }
+        # Left out while off: a catalog made before there were such settings stays as chosen.
+        if config.cut.at:
+            payload["cut"] = config.cut.model_dump(mode="json")
+        if config.adaptive:
+            payload["adaptive"] = True
         return content_key("select-context", payload)
 
     @property
@@ -103,29 +105,18 @@ class Job:
         """All that is published beside an asset's columns."""
         publish_config = self.config.publish.model_dump(mode="json", include={"channel", "name", "columns"})
         payload = {"publish": publish_config, "licence": self.model.licence, "commercial": self.model.commercial}
+        if self.config.models:
+            payload["models"] = self.recipes.licences()
         return content_key("meta-context", payload)
 
     def render(self, asset: Asset) -> list[Prompt]:
         """An asset's prompts, those that the text encoder would cut flagged."""
         prompts = self.book.render(asset, seed=self.config.seed)
-        limit = self.config.prompts.token_limit or self.model.token_limit
-        if self.count_tokens is not None and limit is not None:
-            prompts = flag_long_prompts(prompts, self.count_tokens, limit)
-        self._check_row(asset, prompts)
+        self.recipes.check(asset, prompts)
+        counter, limit = self.recipes.token_limit(self.recipes.name_of(asset))
+        if counter is not None and limit is not None:
+            prompts = flag_long_prompts(prompts, counter, limit)
         return prompts
-
-    def _check_row(self, asset: Asset, prompts: Sequence[Prompt]) -> None:
-        """Refuses a row whose own settings the model cannot take, before any device time."""
-        own = asset.overrides
-        if own.width is None and own.negative is None:
-            return
-        problems = []
-        for prompt in prompts[:1]:
-            request, _ = requests_of(asset, prompt, self.base, self.config, [0])
-            problems = check_request(self.model, request)
-        if problems:
-            file, row = str(self.config.sheet.path), asset.rows[0] if asset.rows else None
-            raise InputError([replace(p, file=file, row=row, message=f"{asset.id}: {p.message}") for p in problems])
 
     def refresh(self) -> None:
         """Reads index and catalog again: another run may have ended since the job was opened."""
@@ -134,7 +125,7 @@ class Job:
 
     def context(self) -> PlanContext:
         return PlanContext(
-            self.config, self.base, self.select_context, self.meta_context, self.index.statuses(),
+            self.config, self.recipes.base_of, self.select_context, self.meta_context, self.index.statuses(),
             self.index.outcomes(), self.catalog.fingerprints(), force=self.force,
         )  # fmt: skip
 
@@ -166,56 +157,27 @@ def open_job(
     book = load_templates(config.prompts, config.resolve)
     book.check(sheet.headers)
     check_name_pattern(config, sheet.headers)
-    model = resolve_model(config.model, config.resolve)
+    store = open_store(config.store, config.store_url)
+    recipes = open_recipes(config, store, sheet.assets)
+    model = recipes.specs[""]
+    if config.cut.at and not model.cuts:
+        raise InputError(
+            Problem(
+                f"candidates of {model.id} ({model.family}) cannot be cut mid-way",
+                "remove cut.at for this model",
+                file=str(path),
+                column="cut.at",
+            )
+        )
     unknown = sorted(set(only) - {a.id for a in sheet.assets})
     if unknown:
         raise InputError(
             [Problem(f"--only {i}: no such asset", "use an id of the sheet", str(sheet_path)) for i in unknown]
         )
-    store = open_store(config.store, config.store_url)
     return Job(
-        path, config, store, sheet, sheet_data, book, model, resolve_judge(config.judge, config.resolve),
-        resolve_upscaler(config.upscale, config.resolve), base_request(config, model),
-        open_index(store, config.name), open_catalog(store, config.name), frozenset(only), limit, force,
-        count_tokens(model),
-    )  # fmt: skip
-
-
-def base_request(config: Config, model: ModelSpec) -> Request:
-    """The request that all of a config's requests share, with texts and seed left to fill in."""
-    settings = config.model
-    width, height = settings.size or (model.width, model.height)
-    for name, value in (("width", width), ("height", height)):
-        if value % model.size_multiple:
-            near = max(model.size_multiple, round(value / model.size_multiple) * model.size_multiple)
-            raise InputError(
-                Problem(
-                    f"{name} {value} is not a multiple of {model.size_multiple}", f"use {near}", column="model.size"
-                )
-            )
-    if settings.operation not in model.operations:
-        raise InputError(
-            Problem(
-                f"{model.id} cannot do {settings.operation!r}", f"it can: {', '.join(model.operations)}",
-                column="model.operation",
-            )
-        )  # fmt: skip
-    adapters = []
-    for adapter in settings.adapters:
-        file = config.resolve(adapter.path)
-        if not file.is_file():
-            raise InputError(Problem("the adapter is missing", "check model.adapters", file=str(file)))
-        found = blob_key(file.read_bytes())
-        if adapter.sha256 and adapter.sha256 != found:
-            raise InputError(
-                Problem(f"the adapter's SHA-256 is {found}, not the pinned one", "get the right file", file=str(file))
-            )
-        adapters.append(Adapter("lora", found, adapter.weight))
-    return Request(
-        model.engine, model.epoch, model.id, model.revision, "", 0, width, height,
-        settings.steps or model.steps, model.guidance if settings.guidance is None else settings.guidance,
-        scheduler=settings.scheduler or model.scheduler, operation=settings.operation, strength=settings.strength,
-        adapters=tuple(adapters), options=tuple(sorted(settings.options.items())),
+        path, config, store, sheet, sheet_data, book, recipes, resolve_judge(config.judge, config.resolve),
+        resolve_upscaler(config.upscale, config.resolve), open_index(store, config.name),
+        open_catalog(store, config.name), frozenset(only), limit, force,
     )  # fmt: skip
 
 
@@ -228,7 +190,7 @@ def plan_job(job: Job) -> Plan:
         "sheet": job.sheet.fingerprint,
         "config": content_key("config", {"config": job.config.model_dump(mode="json")}),
         "templates": job.book.fingerprint,
-        "model": f"{job.base.engine}/{job.base.epoch}/{job.base.revision}",
+        "model": ", ".join(f"{s.engine}/{s.epoch}/{s.revision}" for s in job.recipes.specs.values()),
         "judge": job.judge.key,
         "upscaler": job.upscaler.key,
         "decisions": content_key(
@@ -250,16 +212,10 @@ def _published_ids(catalog: Catalog) -> dict[str, str]:
     return {asset_key(i): i for i in ids}
 
 
-def load_engines(job: Job) -> Engines:
-    """Loads the models (seconds to minutes) and sets torch's threads on purpose. Raises EngineError."""
-    engines = Engines(
-        load_generator(job.model, job.config.model),
-        load_judge(job.judge, job.config.judge),
-        load_upscaler(job.upscaler, job.config.upscale),
-    )
-    if "torch" in sys.modules:
-        set_threads(job.config.run.threads)
-    return engines
+def load_engines(job: Job, plan: Plan | None = None) -> Engines:
+    """Loads what a plan needs, or the whole sheet without one; see `operate.loading`. Raises EngineError."""
+    assets = [p.asset for p in plan.todo] if plan is not None else job.sheet.assets
+    return load_for(job.config, job.recipes, job.recipes.needed(assets) or ("",), job.judge, job.upscaler)
 
 
 @dataclass(slots=True)
@@ -281,10 +237,12 @@ class Run:
     def worker(self, engines: Engines, progress: Progress | None = None) -> ChunkWorker:
         base = self.job.base
         self.totals.versions = dict(engines.generator.versions())
+        self.totals.lanes = 1 + len(engines.lanes)
         batch = self.job.config.model.batch or engines.generator.fitting_batch(base.width, base.height)
         return ChunkWorker(
-            self.job.store, self.job.config, base, engines, self.job.index, run_id=self.id, batch=batch,
-            stages=self.stages, progress=progress, stop=self.stop, force=self.job.force,
+            self.job.store, self.job.config, self.job.recipes.base_of, engines, self.job.index, run_id=self.id,
+            batch=batch, stages=self.stages, progress=progress, stop=self.stop, force=self.job.force,
+            references=read_pictures(self.job.store, self.job.config),
         )  # fmt: skip
 
 
@@ -293,10 +251,14 @@ def start_run(job: Job, plan: Plan) -> Run:
     run_id = new_run_id()
     settings = job.config.run
     size = min(settings.chunk, settings.budget.images or settings.chunk)
-    found = Attempts(job.store, job.config.name).arrange(plan.todo, size, force=job.force)
+    # Within a priority those of one model stand together, so that models take few turns.
+    names = {name: place for place, name in enumerate(job.recipes.specs)}
+    todo = sorted(plan.todo, key=lambda p: (-p.asset.overrides.priority, names[job.recipes.name_of(p.asset)]))
+    found = Attempts(job.store, job.config.name).arrange(todo, size, force=job.force)
     chunks = tuple(Chunk(chunk_key(part), part) for part in found.chunks)
     chunks += tuple(Chunk(chunk_key((p,)), (p,), alone=True) for p in found.alone)
     if chunks:
+        job.recipes.keep(p for c in chunks for p in c.plans)
         _write_snapshot(job, run_id, chunks)
     run = Run(run_id, job, plan, chunks)
     run.totals.set_aside = found.set_aside
@@ -427,7 +389,7 @@ def run_job(
             on_run(run)
         if run.chunks:
             with run.stages.time("load"):
-                engines = engines or load_engines(job)
+                engines = engines or load_engines(job, run.plan)
             worker = run.worker(engines, progress)
             announce(run, progress)
             try:
@@ -475,21 +437,26 @@ def publish_job(job: Job) -> dict[str, Any]:
 
 def check_job(job: Job) -> dict[str, Any]:
     """Renders every prompt of a job and says what was found: counts, bad rows, remarks. Loads no model."""
-    prompts: list[Prompt] = []
+    rendered: dict[str, list[Prompt]] = {}
     remarks: list[str] = list(job.sheet.notes)
     bad = [str(p) for p in job.sheet.bad_rows]
     for asset in job.sheet.assets:
         try:
-            prompts.extend(job.render(asset))
+            rendered[asset.id] = job.render(asset)
         except InputError as error:
             bad.extend(str(p) for p in error.problems)
+    prompts = [p for some in rendered.values() for p in some]
     remarks += [f"{p.asset_id}: the prompt is longer than the text encoder reads" for p in prompts if p.flags]
-    limit = job.config.prompts.token_limit or job.model.token_limit
-    if job.count_tokens is not None and limit is not None:
-        remarks += [
-            f"{', '.join(p.asset_id for p in group)}: these prompts differ only past what the text encoder reads"
-            for group in same_beyond_limit(prompts, job.count_tokens, limit)
-        ]
+    by_model: dict[str, list[Prompt]] = {}
+    for asset in job.sheet.assets:
+        by_model.setdefault(job.recipes.name_of(asset), []).extend(rendered.get(asset.id, ()))
+    for name, some in by_model.items():
+        counter, limit = job.recipes.token_limit(name)
+        if counter is not None and limit is not None:
+            remarks += [
+                f"{', '.join(p.asset_id for p in group)}: these prompts differ only past what the text encoder reads"
+                for group in same_beyond_limit(some, counter, limit)
+            ]
     return {
         "config": job.config.name,
         "assets": len(job.sheet.assets),

@@ -12,6 +12,9 @@ from assetmill.engines.protocols import EngineError, OutOfMemory
 if TYPE_CHECKING:
     import torch
 
+    from assetmill.config import ModelConfig
+    from assetmill.engines.protocols import ModelSpec
+
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -63,15 +66,33 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
-def set_threads(count: int | None) -> int:
-    """Sets and returns the number of threads torch computes with; all available cores but one if None.
+_LANE_GIB = 1.0
+"""Models larger than this are not copied: on a CPU they are bound by memory, and gain more from threads."""
 
-    The last core is the encoders' and writers': with all cores taken, any other load makes each step wait for its
-    slowest thread, and two torch threads on two busy cores are many times slower than one.
+_MOST_LANES = 8
+
+
+def count_lanes(spec: ModelSpec, config: ModelConfig) -> int:
+    """How many copies of a model pay: one per core for small models on a CPU, else 1.
+
+    Measured on two cores at 64 x 64: two copies of one thread each make 2.0 times as many pictures a second as one copy
+    does with one thread or with two (small operators leave little to share out).
+    """
+    if spec.engine != "diffusers" or spec.gib > _LANE_GIB or pick_device(config.device).type != "cpu":
+        return 1
+    return max(1, min(available_cores(), _MOST_LANES))
+
+
+def set_threads(count: int | None, lanes: int = 1) -> int:
+    """Sets and returns the number of threads that torch computes with on each lane; the cores shared out if None.
+
+    A single lane leaves the last core to encoders and writers: with all cores taken, any other load makes each step
+    wait for its slowest thread, and two torch threads on two busy cores are many times slower than one.
     """
     import torch
 
-    count = count or max(1, available_cores() - 1)
+    cores = available_cores()
+    count = count or max(1, cores // lanes if lanes > 1 else cores - 1)
     torch.set_num_threads(count)
     return count
 

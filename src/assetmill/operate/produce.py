@@ -1,4 +1,4 @@
-"""Chunks of whole assets through one device: generate ▶ gate ▶ score ▶ select ▶ upscale ▶ gate.
+"""Chunks of whole assets through the device: generate ▶ gate ▶ score ▶ select ▶ upscale ▶ gate.
 
 There is no barrier between chunks: batches are filled over chunk borders, and while the device works on the next
 batch, threads encode, hash and store the last one. A chunk is finished when its segment is written; the segment is
@@ -8,48 +8,34 @@ most the chunk on the device and the one that is being recorded.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Protocol
 
 from assetmill.config import Config
-from assetmill.curate.gates import BREAKER_GATES, Verdict, check_candidates, load_gates
-from assetmill.deliver.picture import decode, encode
-from assetmill.engines.batching import Done, generate_all
+from assetmill.deliver.picture import MEDIA_TYPES, decode, encode
 from assetmill.engines.protocols import Engines
-from assetmill.intake.plan import AssetPlan, extra_budget, requests_of
-from assetmill.operate.settle import Group, Item, Settled, extension_of, settle
+from assetmill.operate.chunks import Chunk, ChunkResult, Histories, OpenChunk, look, open_chunk
+from assetmill.operate.commit import commit_chunk
+from assetmill.operate.cuts import Cuts
+from assetmill.operate.making import BreakerTripped, Maker, Work
+from assetmill.operate.rounds import next_round
+from assetmill.operate.settle import Item, Settled, extension_of, settle
 from assetmill.operate.stages import Stages
-from assetmill.records import (
-    CandidateRecord,
-    FailureRecord,
-    GateRecord,
-    Prompt,
-    Record,
-    Request,
-    RequestRecord,
-    ScoreRecord,
-    content_key,
-)
-from assetmill.storage.index import AssetHistory, write_segment
+from assetmill.records import CandidateRecord, FailureRecord, Request
 from assetmill.storage.layout import blob_path
 from assetmill.storage.store import CorruptObject, MissingObject, Store, get_blob, put_blob, set_aside
 
 if TYPE_CHECKING:
     import numpy as np
 
-MEDIA_TYPES = {"png": "image/png", "webp": "image/webp"}
+__all__ = ["BreakerTripped", "Chunk", "ChunkResult", "ChunkWorker", "Progress", "Silence"]
+
 _OPEN_CHUNKS = 3
-"""Chunks with images still to make at one time: enough to fill batches over borders, few enough to bound memory."""
-
-
-class BreakerTripped(RuntimeError):
-    """So many images are black, flat or NaN that going on would waste the night."""
+"""Chunks that may be open at one time even where they hold more than the next batches."""
 
 
 class Progress(Protocol):
@@ -64,40 +50,11 @@ class Silence:
     def advance(self, stage: str, count: int = 1) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Whole assets that are made together, and their key. `alone`: nothing else may be under way meanwhile."""
-
-    key: str
-    plans: tuple[AssetPlan, ...]
-    alone: bool = False
-
-
-@dataclass(slots=True)
-class OpenChunk:
-    """A chunk with work under way: its groups (an asset, or a cell of one)."""
-
-    chunk: Chunk
-    history: Mapping[str, AssetHistory]
-    groups: list[Group]
-    outstanding: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkResult:
-    """What a finished chunk gave. `pictures` counts new candidates."""
-
-    key: str
-    num_assets: int
-    pictures: int
-    rejected: int
-    failed: int
-    chosen: int
-    outcomes: Mapping[str, str]
-
-
 class ChunkWorker:
-    """Makes chunks on one device. Safe to call from several threads: the device is used by one at a time."""
+    """Makes chunks on one device, on as many lanes as there are generators. Safe to call from several threads.
+
+    `references` gives the pictures that requests depend on, by blob hash, before they are generated.
+    """
 
     def __init__(
         self,
@@ -114,6 +71,7 @@ class ChunkWorker:
         stop: threading.Event | None = None,
         banned_blobs: Collection[str] = (),
         force: bool = False,
+        references: Callable[[Sequence[Request]], Mapping[str, np.ndarray]] | None = None,
     ) -> None:
         self.store, self.config, self.base, self.engines = store, config, base, engines
         self.histories, self.run_id, self.batch = histories, run_id, batch
@@ -122,126 +80,40 @@ class ChunkWorker:
         self.stop = stop or threading.Event()
         self.banned_blobs = frozenset(banned_blobs)
         self.force = force
-        self.extension = config.publish.format
-        self._gates = load_gates(config.gates.plugins)
-        self._device = threading.Lock()
+        self._maker = Maker(config, engines, self.stages, batch, references)
+        self._lanes = ThreadPoolExecutor(self._maker.num_lanes, thread_name_prefix="lane")
         self._writers = ThreadPoolExecutor(config.run.writers, thread_name_prefix="write")
         # Finishing waits for writers, so it must not share their threads.
         self._finisher = ThreadPoolExecutor(1, thread_name_prefix="finish")
-        self._checked = self._bad = 0
 
     def close(self) -> None:
+        self._lanes.shutdown(wait=True, cancel_futures=True)
         self._finisher.shutdown(wait=True)
         self._writers.shutdown(wait=True)
 
     def process(self, chunks: Iterable[Chunk]) -> Iterator[ChunkResult]:
         """Makes chunks and yields each when its segment is written. Raises BreakerTripped; see the module's text."""
-        waiting = iter(chunks)
-        opened: deque[OpenChunk] = deque()
-        queue: deque[tuple[OpenChunk, Item]] = deque()
-        finishing: deque[Future[ChunkResult]] = deque()
-        exhausted = False
+        stream = _Stream(self, chunks)
         while True:
-            while not exhausted and len(queue) < self.batch and len(opened) < _OPEN_CHUNKS and not self.stop.is_set():
-                chunk = next(waiting, None)
-                if chunk is None:
-                    exhausted = True
-                    break
-                opening = self._open(chunk)
-                items = self._missing_items(opening)
-                opening.outstanding = len(items)
-                opened.append(opening)
-                queue.extend((opening, item) for item in items)
+            stream.start_work()
             if self.stop.is_set():
                 # A drained run drops what has no segment yet; the next run makes it again.
+                stream.drain()
                 break
-            if queue:
-                batch = _take_batch(queue, self.batch)
-                self._make(batch)
-                for owner, _ in batch:
-                    owner.outstanding -= 1
-            for owner in list(opened):
-                if owner.outstanding:
-                    continue
-                extra = self._extra_items(owner)
-                if extra:
-                    owner.outstanding = len(extra)
-                    queue.extendleft((owner, item) for item in reversed(extra))
-                    continue
-                opened.remove(owner)
-                finishing.append(self._finish(owner))
-            # One chunk may be recorded while the next is made: on a slow store a kill must not cost more than these.
-            while finishing and (finishing[0].done() or len(finishing) > 1):
-                yield finishing.popleft().result()
-            if exhausted and not queue and not opened:
+            stream.await_work()
+            stream.close_chunks()
+            yield from stream.results()
+            if stream.is_done():
                 break
-        while finishing:
-            yield finishing.popleft().result()
+        yield from stream.last_results()
 
-    # --- opening ---------------------------------------------------------------------------------------------
+    # --- what a stream of chunks asks for ---------------------------------------------------------------------
 
-    def _open(self, chunk: Chunk) -> OpenChunk:
-        # Reading history costs shards of the index: only assets that were heard of before are asked for.
-        history = self.histories.history([p.asset.id for p in chunk.plans if p.known])
-        groups = []
-        for plan in chunk.plans:
-            cells: Sequence[tuple[Prompt, ...]] = (
-                [(p,) for p in plan.prompts] if self.config.select.per == "cell" else [plan.prompts]
-            )
-            for prompts in cells:
-                budget = {id(p): extra_budget(self.config, plan.num_candidates) for p in prompts}
-                groups.append(Group(plan, prompts, budget, {id(p): plan.num_candidates for p in prompts}))
-        return OpenChunk(chunk, history, groups)
-
-    def _missing_items(self, opened: OpenChunk) -> list[Item]:
-        """Items of the chunk's assets that must be generated; earlier candidates are read back and judged."""
-        missing: list[Item] = []
-        found: list[tuple[Item, CandidateRecord]] = []
-        for group in opened.groups:
-            history = opened.history.get(group.plan.asset.id)
-            for prompt in group.prompts:
-                for item in self._items(group, prompt, range(group.plan.num_candidates)):
-                    self._sort_in(item, history, missing, found)
-                    group.items.append(item)
-                # Extra seeds of an earlier run count as well: look past the planned indices while they exist.
-                while history and group.budget[id(prompt)]:
-                    (item,) = self._items(group, prompt, [group.next_index[id(prompt)]])
-                    if item.key not in history.candidates and item.key not in history.failures:
-                        break
-                    group.take_index(prompt)
-                    if self.force:  # what was asked for again gets its budget again
-                        group.budget[id(prompt)] += 1
-                    self._sort_in(item, history, missing, found)
-                    group.items.append(item)
-        if found:
-            missing.extend(self._recall(opened, found))
-        return missing
-
-    def _items(self, group: Group, prompt: Prompt, indices: Sequence[int]) -> list[Item]:
-        request, seeds = requests_of(group.plan.asset, prompt, self.base, self.config, indices)
-        requests = [request if seed == request.seed else replace(request, seed=seed) for seed in seeds]
-        return [Item(group.plan, prompt, i, r, r.key) for i, r in zip(indices, requests, strict=True)]
-
-    def _sort_in(
-        self, item: Item, history: AssetHistory | None, missing: list[Item], found: list[tuple[Item, CandidateRecord]]
-    ) -> None:
-        """Puts an item where it belongs: made before, failed for good, cut mid-way, or to be made."""
-        candidate = history.candidates.get(item.key) if history else None
-        failure = history.failures.get(item.key) if history else None
-        if candidate is not None:
-            found.append((item, candidate))
-        elif failure is not None and failure.kind == "poison" and not self.force:
-            item.failures, item.stored = [failure], True
-        elif history is not None and item.key in history.cuts:
-            item.stored = True
-        else:
-            missing.append(item)
-
-    def _recall(self, opened: OpenChunk, found: list[tuple[Item, CandidateRecord]]) -> list[Item]:
+    def recall(self, earlier: Sequence[tuple[Item, CandidateRecord]]) -> list[Item]:
         """Reads earlier candidates back and judges them again; gives those whose picture is gone or damaged."""
         lost: list[Item] = []
         with self.stages.time("read"):
-            jobs = [(item, made, self._writers.submit(self._read, made)) for item, made in found]
+            jobs = [(item, made, self._writers.submit(self._read, made)) for item, made in earlier]
             for item, made, job in jobs:
                 try:
                     item.pixels = job.result()
@@ -252,174 +124,184 @@ class ChunkWorker:
                     continue
                 item.stored = True
                 item.blob = _done(made.blob)
-        alive = [item for item, _ in found if item.stored]
-        for start in range(0, len(alive), self.batch):
-            batch = _same_shape(alive[start : start + self.batch])
-            for part in batch:
-                self._check_and_judge([(opened, item) for item in part], _stack(part), None)
+        self._maker.judge_again([item for item, _ in earlier if item.stored])
         return lost
+
+    def make(self, work: Work) -> None:
+        """Generates one batch on a free lane, and hands the finished pictures to the writers."""
+        for item in self._maker.make(work):
+            assert item.pixels is not None
+            item.blob = self._writers.submit(self._write, item.pixels, self.config.run.candidates)
+
+    def finish(self, opened: OpenChunk) -> Future[ChunkResult]:
+        """Chooses and upscales, then has masters and segment written in the background. Runs on a lane."""
+        with self._maker.upscaling:
+            settled = settle(
+                opened.groups, opened.history, self.engines.upscaler, self.config, self.stages, self.store,
+                media_type=MEDIA_TYPES[self.config.publish.format], banned_blobs=self.banned_blobs,
+            )  # fmt: skip
+        self.progress.advance("upscales", settled.num_upscaled)
+        masters = {
+            key: self._writers.submit(self._write, pixels, self.config.publish.format)
+            for key, pixels in settled.masters.items()
+        }
+        return self._finisher.submit(self._commit, opened, settled, masters)
+
+    # --- inside -----------------------------------------------------------------------------------------------
+
+    def _commit(self, opened: OpenChunk, settled: Settled, masters: Mapping[str, Future[str]]) -> ChunkResult:
+        result = commit_chunk(
+            opened, settled, masters, store=self.store, config_name=self.config.name,
+            judge_key=self.engines.judge.key, media_type=MEDIA_TYPES[self.config.run.candidates],
+            versions=self.engines.generator.versions(), stages=self.stages,
+        )  # fmt: skip
+        self.progress.advance("assets", len(opened.chunk.plans))
+        return result
 
     def _read(self, made: CandidateRecord) -> np.ndarray:
         return decode(get_blob(self.store, made.blob, extension_of(made.media_type)))
 
-    # --- the device ------------------------------------------------------------------------------------------
-
-    def _make(self, batch: Sequence[tuple[OpenChunk, Item]]) -> None:
-        """Generates one batch, checks and judges it on the device, and hands the pixels to the writers."""
-        requests = [item.request for _, item in batch]
-        with self._device, self.stages.time("generate", len(batch)):
-            parts: list[Done] = []
-            failed = generate_all(
-                self.engines.generator, requests, batch=self.batch, on_done=parts.append,
-                timeout=self.config.model.timeout,
-            )  # fmt: skip
-        for failure in failed:
-            item = batch[failure.position][1]
-            item.failures.append(FailureRecord(item.key, failure.kind, failure.reason))
-        self.progress.advance("images", len(failed))
-        for part in parts:
-            members = [batch[i] for i in part.positions]
-            made = part.generated
-            for row, (_, item) in enumerate(members):
-                item.refused = made.refused[row] if made.refused else ""
-                item.pixels = made.pixels[row]
-                item.blob = self._writers.submit(self._write, item.pixels)
-                item.seconds = round(made.seconds / len(members), 4)
-            self._check_and_judge(members, made.pixels, made.device_pixels, made.finite)
-            self.progress.advance("images", len(members))
-
-    def _check_and_judge(
-        self,
-        members: Sequence[tuple[OpenChunk, Item]],
-        pixels: np.ndarray,
-        device_pixels: Any,
-        finite: np.ndarray | None = None,
-    ) -> None:
-        import numpy as np
-
-        request = members[0][1].request
-        if finite is None:
-            finite = np.ones(len(members), bool)
-        verdicts = check_candidates(pixels, finite, (request.width, request.height), self.config.gates, self._gates)
-        for (_, item), rows in zip(members, verdicts, strict=True):
-            if item.refused:
-                # Said by the model itself: a reason beside the picture, never a silent black image.
-                rows = [Verdict("safety", False, item.refused)]
-            item.verdicts = rows
-            item.passed = all(v.passed for v in rows)
-            if not item.stored:
-                self._checked += 1
-                self._bad += any(not v.passed and v.gate in BREAKER_GATES for v in rows)
-        self._check_breaker()
-        with self._device, self.stages.time("judge", len(members)):
-            judged = self.engines.judge.judge(
-                device_pixels if device_pixels is not None else pixels, [item.prompt.rank_text for _, item in members]
-            )
-        for row, (_, item) in enumerate(members):
-            value = float(judged.scores[row])
-            item.score = None if math.isnan(value) else value
-            item.embedding = judged.embeddings[row]
-
-    def _check_breaker(self) -> None:
-        limit = self.config.gates.max_rejected
-        if self._checked >= 32 and self._bad > limit * self._checked:
-            raise BreakerTripped(
-                f"{self._bad} of {self._checked} images are black, flat or NaN, more than gates.max_rejected "
-                f"({limit:.0%}): the model, its dtype or its settings are broken; finished chunks are kept"
-            )
-
-    def _extra_items(self, opened: OpenChunk) -> list[Item]:
-        """More seeds for groups in which too few candidates passed, within their budget."""
-        extra: list[Item] = []
-        for group in opened.groups:
-            short = self.config.select.keep - sum(i.passed for i in group.items)
-            spread = [p for p in group.prompts if group.budget[id(p)] > 0]
-            for turn in range(short if spread else 0):
-                prompt = spread[turn % len(spread)]
-                if group.budget[id(prompt)] <= 0:
-                    continue
-                items = self._items(group, prompt, [group.take_index(prompt)])
-                group.items.extend(items)
-                extra.extend(items)
-        if extra:
-            self.progress.start("images", len(extra))
-        return extra
-
-    # --- finishing -------------------------------------------------------------------------------------------
-
-    def _finish(self, opened: OpenChunk) -> Future[ChunkResult]:
-        """Chooses and upscales on the device, then writes the masters and the segment in the background."""
-        with self._device:
-            settled = settle(
-                opened.groups, opened.history, self.engines.upscaler, self.config, self.stages, self.store,
-                media_type=MEDIA_TYPES[self.extension], banned_blobs=self.banned_blobs,
-            )  # fmt: skip
-        self.progress.advance("upscales", settled.num_upscaled)
-        masters = {key: self._writers.submit(self._write, pixels) for key, pixels in settled.masters.items()}
-        return self._finisher.submit(self._commit, opened, settled, masters)
-
-    def _commit(self, opened: OpenChunk, settled: Settled, masters: Mapping[str, Future[str]]) -> ChunkResult:
-        written = {key: job.result() for key, job in masters.items()}
-        records: list[Record] = []
-        for group in opened.groups:
-            for item in group.items:
-                records.extend(self._item_records(item, opened.history.get(item.plan.asset.id)))
-        records.extend(settled.records(written))
-        with self.stages.time("record"):
-            write_segment(self.store, self.config.name, opened.chunk.key, 0, records)
-        self.progress.advance("assets", len(opened.chunk.plans))
-        new = [r for r in records if isinstance(r, CandidateRecord)]
-        rejected = {r.subject for r in records if isinstance(r, GateRecord) and not r.passed}
-        return ChunkResult(
-            opened.chunk.key,
-            len(opened.chunk.plans),
-            len(new),
-            len(rejected),
-            sum(isinstance(r, FailureRecord) and r.kind != "lost" for r in records),
-            settled.num_chosen,
-            settled.outcomes(),
-        )
-
-    def _write(self, pixels: np.ndarray) -> str:
+    def _write(self, pixels: np.ndarray, extension: str) -> str:
         start = time.perf_counter()
-        data = encode(pixels, self.extension)
+        data = encode(pixels, extension)
         middle = time.perf_counter()
-        blob = put_blob(self.store, data, self.extension, MEDIA_TYPES[self.extension])
+        blob = put_blob(self.store, data, extension, MEDIA_TYPES[extension])
         self.stages.add("encode", middle - start, 1)
         self.stages.add("store", time.perf_counter() - middle, 1, len(data))
         return blob
 
-    def _item_records(self, item: Item, history: AssetHistory | None) -> Iterator[Record]:
-        """The records of one candidate. Its blob is waited for: a segment names nothing that isn't stored."""
-        if item.stored and item.pixels is None:
-            return
-        prompt = item.prompt
-        yield RequestRecord(
-            item.key, item.plan.asset.id, prompt.template, dict(prompt.cell), item.index, prompt.rank_text, item.request
+
+class _Stream:
+    """The chunks of one call of `process`, from the first look at each to its segment. Used by one thread."""
+
+    def __init__(self, worker: ChunkWorker, chunks: Iterable[Chunk]) -> None:
+        self.worker = worker
+        self.config = worker.config
+        self.waiting = iter(chunks)
+        self.opened: list[OpenChunk] = []
+        self.queue: deque[tuple[OpenChunk, Item]] = deque()
+        self.cuts = Cuts(self.config.cut)
+        self.making: dict[Future[None], Work] = {}
+        self.settling: list[Future[Future[ChunkResult]]] = []
+        self.finishing: deque[Future[ChunkResult]] = deque()
+        self.exhausted = False
+        self.num_lanes = worker._maker.num_lanes
+
+    def start_work(self) -> None:
+        """Hands batches to free lanes: survivors of cuts in full batches first, then new candidates.
+
+        Not while more chunks than there are lanes wait for their records: on a slow store a kill must not cost more.
+        """
+        while len(self.making) < self.num_lanes and len(self.settling) + len(self.finishing) <= self.num_lanes:
+            self._open_chunks()
+            work = None if self.worker.stop.is_set() else self._next_work()
+            if work is None:
+                return
+            self.making[self.worker._lanes.submit(self.worker.make, work)] = work
+
+    def _open_chunks(self) -> None:
+        """Opens chunks while the queue cannot fill a batch and not too many are open."""
+        worker = self.worker
+        while not self.exhausted and len(self.queue) < worker.batch and not worker.stop.is_set():
+            under_way = sum(opened.outstanding for opened in self.opened)
+            if len(self.opened) + len(self.settling) >= _OPEN_CHUNKS and under_way > worker.batch * self.num_lanes:
+                return
+            chunk = next(self.waiting, None)
+            if chunk is None:
+                self.exhausted = True
+                return
+            opened = open_chunk(chunk, worker.histories, self.config)
+            found = look(opened, worker.base, self.config, force=worker.force)
+            missing = found.missing + (worker.recall(found.earlier) if found.earlier else [])
+            self.opened.append(opened)
+            self._begin(opened, missing)
+
+    def await_work(self) -> None:
+        """Waits until a batch is made or a chunk is settled or recorded, and counts what came of it."""
+        under_way = [*self.making, *self.settling[:1], *list(self.finishing)[:1]]
+        if under_way:
+            done, _ = wait(under_way, return_when=FIRST_COMPLETED)
+            for future in [f for f in self.making if f in done]:
+                future.result()
+                self._count(self.making.pop(future))
+        while self.settling and self.settling[0].done():
+            self.finishing.append(self.settling.pop(0).result())
+
+    def close_chunks(self) -> None:
+        """Sends chunks with nothing on its way to be settled, unless they get further seeds."""
+        for opened in list(self.opened):
+            if opened.outstanding:
+                continue
+            extra = next_round(opened, self.worker.base, self.config)
+            if extra:
+                self.worker.progress.start("images", len(extra))
+                self._begin(opened, extra, first=True)
+                continue
+            self.opened.remove(opened)
+            self.settling.append(self.worker._lanes.submit(self.worker.finish, opened))
+
+    def results(self) -> Iterator[ChunkResult]:
+        """Chunks whose segment is written, in their order."""
+        while self.finishing and self.finishing[0].done():
+            yield self.finishing.popleft().result()
+
+    def last_results(self) -> Iterator[ChunkResult]:
+        """All that are still under way, when they are written."""
+        self.finishing.extend(future.result() for future in self.settling)
+        for future in self.finishing:
+            yield future.result()
+
+    def drain(self) -> None:
+        """Waits for the batches on the device."""
+        wait(self.making)
+
+    def is_done(self) -> bool:
+        return self.exhausted and not (self.queue or self.making or self.opened)
+
+    # --- inside -----------------------------------------------------------------------------------------------
+
+    def _begin(self, opened: OpenChunk, items: Sequence[Item], *, first: bool = False) -> None:
+        opened.outstanding += len(items)
+        pairs = [(opened, item) for item in items]
+        self.queue.extendleft(reversed(pairs)) if first else self.queue.extend(pairs)
+        if self.config.cut.at:
+            begun = {id(item) for item in items}
+            for group in opened.groups:
+                own = [item for item in group.items if id(item) in begun]
+                if own:
+                    self.cuts.begin(opened, own, self.config.select.keep - sum(i.passed for i in group.items))
+
+    def _next_work(self) -> Work | None:
+        size = self.worker.batch
+        found = self.cuts.take(size, partial=False)
+        if found is None and self.queue:
+            return Work(_take_batch(self.queue, size), pause_at=self.cuts.pause_at(0))
+        if found is None and not self.making:
+            found = self.cuts.take(size, partial=True)
+        if found is None:
+            return None
+        level, entries = found
+        return Work(
+            [(owner, item) for owner, item, _ in entries],
+            level=level,
+            resume=[paused for _, _, paused in entries],
+            pause_at=self.cuts.pause_at(level),
         )
-        yield from item.failures
-        if item.blob is None or item.pixels is None:
-            return
-        blob = item.blob.result()
-        if not item.stored:
-            height, width = item.pixels.shape[:2]
-            yield CandidateRecord(
-                item.key, blob, MEDIA_TYPES[self.extension], width, height, item.seconds,
-                self.engines.generator.versions(),
-            )  # fmt: skip
-        # All verdicts, those passed too: they replace what an earlier segment said with other thresholds.
-        for v in item.verdicts:
-            yield GateRecord(item.key, v.gate, "candidate", v.passed, v.reason, v.value)
-        judge = self.engines.judge.key
-        key = content_key("score", {"blob": blob, "judge": judge, "text": prompt.rank_text})
-        if history is None or key not in history.scores:
-            yield ScoreRecord(key, item.key, blob, judge, prompt.rank_text, item.score)
 
-
-class Histories(Protocol):
-    """What earlier runs left of assets (an Index)."""
-
-    def history(self, asset_ids: Collection[str]) -> Mapping[str, AssetHistory]: ...
+    def _count(self, work: Work) -> None:
+        """Books a made batch: who is finished, who goes on, who was dropped."""
+        gone: list[tuple[OpenChunk, Item]] = []
+        for row, (owner, item) in enumerate(work.members):
+            paused = work.paused.get(row)
+            if paused is None:
+                gone.append((owner, item))
+                dropped = self.cuts.lose(item, work.level)
+            else:
+                dropped = self.cuts.arrive(item, work.level, paused, work.preview_scores[row])
+            gone.extend((owner, other) for other in dropped)
+        for owner, _ in gone:
+            owner.outstanding -= 1
+        self.worker.progress.advance("images", len(gone))
 
 
 def _take_batch(queue: deque[tuple[OpenChunk, Item]], size: int) -> list[tuple[OpenChunk, Item]]:
@@ -432,20 +314,6 @@ def _take_batch(queue: deque[tuple[OpenChunk, Item]], size: int) -> list[tuple[O
         (taken if pair[1].request.bucket == bucket else left).append(pair)
     queue.extendleft(reversed(left))
     return taken
-
-
-def _same_shape(items: Sequence[Item]) -> list[list[Item]]:
-    shapes: dict[Any, list[Item]] = {}
-    for item in items:
-        assert item.pixels is not None
-        shapes.setdefault(item.pixels.shape, []).append(item)
-    return list(shapes.values())
-
-
-def _stack(items: Sequence[Item]) -> np.ndarray:
-    import numpy as np
-
-    return np.stack([item.pixels for item in items if item.pixels is not None])
 
 
 def _done(value: str) -> Future[str]:

@@ -39,6 +39,8 @@ class RunTotals:
     rejected: int = 0
     failed_images: int = 0
     chosen: int = 0
+    cut: int = 0
+    lanes: int = 1
     in_flight: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     troubled: dict[str, str] = field(default_factory=dict)
@@ -58,6 +60,7 @@ class RunTotals:
             self.rejected += result.rejected
             self.failed_images += result.failed
             self.chosen += result.chosen
+            self.cut += result.cut
             self.outcomes.update(result.outcomes.values())
             for asset_id, status in result.outcomes.items():
                 if status in ("exhausted", "failed", "transient"):
@@ -69,7 +72,8 @@ class RunTotals:
         Chunks already begun are counted in full. The first chunk may always begin, so that a night gets somewhere.
         """
         begun = max(self.in_flight, stages.count("generate"))
-        minutes = sum(stages.seconds(name) for name in ("generate", "judge", "upscale")) / 60
+        seconds = stages.seconds("generate") / self.lanes + sum(stages.seconds(name) for name in ("judge", "upscale"))
+        minutes = seconds / 60
         if budget.images is not None and begun and begun + num_images > budget.images:
             return f"budget reached: {budget.images} images"
         if budget.device_minutes is not None and minutes >= budget.device_minutes:
@@ -132,6 +136,8 @@ def build_report(
         "rejected": totals.rejected,
         "failed_images": totals.failed_images,
         "chosen": totals.chosen,
+        "cut": totals.cut,
+        "lanes": totals.lanes,
         "troubled": troubled,
         "bad_rows": [str(p) for p in plan.bad_rows],
         "damaged": list(damaged),
@@ -164,7 +170,7 @@ def _measured_rates(totals: RunTotals, stages: Stages) -> dict[str, float] | Non
     enlarged = stages.count("upscale")
     per_file = stages.num_bytes("store") / max(stages.count("store"), 1)
     return {
-        "candidate_seconds": (stages.seconds("generate") + stages.seconds("judge")) / made,
+        "candidate_seconds": (stages.seconds("generate") / totals.lanes + stages.seconds("judge")) / made,
         "upscale_seconds": stages.seconds("upscale") / enlarged if enlarged else 0.0,
         "candidate_bytes": per_file,
         "upscale_bytes": per_file,

@@ -18,6 +18,7 @@ from assetmill.engines.protocols import Upscaler
 from assetmill.intake.plan import AssetPlan
 from assetmill.operate.stages import Stages
 from assetmill.records import (
+    CutRecord,
     FailureRecord,
     GateRecord,
     OutcomeRecord,
@@ -55,6 +56,8 @@ class Item:
     refused: str = ""
     verdicts: list[Verdict] = field(default_factory=list)
     failures: list[FailureRecord] = field(default_factory=list)
+    cut: CutRecord | None = None
+    """Set where it was dropped mid-way."""
     stored: bool = False
     """True when an earlier segment holds its records."""
 

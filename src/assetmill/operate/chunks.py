@@ -1,0 +1,137 @@
+"""Chunks of whole assets, and what of them is still to be made: a look at what earlier runs left."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from assetmill.config import Config
+from assetmill.intake.plan import AssetPlan, extra_budget, requests_of
+from assetmill.operate.settle import Group, Item
+from assetmill.records import CandidateRecord, Prompt, Request
+from assetmill.storage.index import AssetHistory
+
+
+class Histories(Protocol):
+    """What earlier runs left of assets (an Index)."""
+
+    def history(self, asset_ids: Collection[str]) -> Mapping[str, AssetHistory]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Whole assets that are made together, and their key. `alone`: nothing else may be under way meanwhile."""
+
+    key: str
+    plans: tuple[AssetPlan, ...]
+    alone: bool = False
+
+
+@dataclass(slots=True)
+class OpenChunk:
+    """A chunk with work under way: its groups (an asset, or a cell of one).
+
+    `outstanding` counts candidates on their way; `allowance` those that adaptive rounds may still hand out.
+    """
+
+    chunk: Chunk
+    history: Mapping[str, AssetHistory]
+    groups: list[Group]
+    outstanding: int = 0
+    allowance: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkResult:
+    """What a finished chunk gave. `pictures` counts new candidates, `cut` those dropped mid-way."""
+
+    key: str
+    num_assets: int
+    pictures: int
+    rejected: int
+    failed: int
+    chosen: int
+    outcomes: Mapping[str, str]
+    cut: int = 0
+
+
+@dataclass(slots=True)
+class Found:
+    """What of a chunk is there: candidates to make, and earlier ones to read back."""
+
+    missing: list[Item] = field(default_factory=list)
+    earlier: list[tuple[Item, CandidateRecord]] = field(default_factory=list)
+
+
+def open_chunk(chunk: Chunk, histories: Histories, config: Config) -> OpenChunk:
+    """A chunk's groups and what earlier runs know of its assets.
+
+    With adaptive rounds half of the seeds are planned for all; the other half is the chunk's allowance.
+    """
+    # Reading history costs shards of the index: only assets that were heard of before are asked for.
+    history = histories.history([p.asset.id for p in chunk.plans if p.known])
+    groups: list[Group] = []
+    allowance = 0
+    for plan in chunk.plans:
+        cells: Sequence[tuple[Prompt, ...]] = (
+            [(p,) for p in plan.prompts] if config.select.per == "cell" else [plan.prompts]
+        )
+        first = num_first(plan.num_candidates, config)
+        for prompts in cells:
+            extra = extra_budget(config, plan.num_candidates) + 2 * (plan.num_candidates - first)
+            groups.append(Group(plan, prompts, {id(p): extra for p in prompts}, {id(p): first for p in prompts}))
+            allowance += (plan.num_candidates - first) * len(prompts)
+    return OpenChunk(chunk, history, groups, allowance=allowance)
+
+
+def num_first(num_candidates: int, config: Config) -> int:
+    """How many of an asset's candidates are begun at once: all, or half where the others are shared out later."""
+    return max(config.select.keep, -(-num_candidates // 2)) if config.adaptive else num_candidates
+
+
+def look(opened: OpenChunk, base: Request, config: Config, *, force: bool = False) -> Found:
+    """Which candidates of a chunk exist; each becomes an item of its group."""
+    found = Found()
+    for group in opened.groups:
+        history = opened.history.get(group.plan.asset.id)
+        for prompt in group.prompts:
+            planned = group.next_index[id(prompt)]
+            for item in items_of(group, prompt, base, config, range(planned)):
+                _sort_in(item, history, found, config, force)
+                group.items.append(item)
+            # Extra seeds of an earlier run count as well: look past the planned indices while they exist.
+            while history and group.budget[id(prompt)]:
+                (item,) = items_of(group, prompt, base, config, [group.next_index[id(prompt)]])
+                if item.key not in history.candidates and item.key not in history.failures:
+                    break
+                if group.next_index[id(prompt)] < group.plan.num_candidates:
+                    opened.allowance = max(0, opened.allowance - 1)
+                group.take_index(prompt)
+                if force:  # what was asked for again gets its budget again
+                    group.budget[id(prompt)] += 1
+                _sort_in(item, history, found, config, force)
+                group.items.append(item)
+    return found
+
+
+def items_of(group: Group, prompt: Prompt, base: Request, config: Config, indices: Iterable[int]) -> list[Item]:
+    """New items of a prompt's candidates."""
+    indices = list(indices)
+    request, seeds = requests_of(group.plan.asset, prompt, base, config, indices)
+    requests = [request if seed == request.seed else replace(request, seed=seed) for seed in seeds]
+    return [Item(group.plan, prompt, i, r, r.key) for i, r in zip(indices, requests, strict=True)]
+
+
+def _sort_in(item: Item, history: AssetHistory | None, found: Found, config: Config, force: bool) -> None:
+    """Puts an item where it belongs: made before, failed for good, cut mid-way, or to be made."""
+    candidate = history.candidates.get(item.key) if history else None
+    failure = history.failures.get(item.key) if history else None
+    if candidate is not None:
+        found.earlier.append((item, candidate))
+    elif failure is not None and failure.kind == "poison" and not force:
+        item.failures, item.stored = [failure], True
+    elif history is not None and item.key in history.cuts and config.cut.at:
+        item.stored = True  # dropped by an earlier night; without cutting it is made after all
+    else:
+        found.missing.append(item)

@@ -13,14 +13,15 @@ Each part's figures are kept as soon as it is done, and a second call goes on wh
 begins no new part after that many seconds, for machines that are lent by the minute. With --out elsewhere than
 docs/figures/gpu.json, --from names the figures of earlier calls to go on from.
 
-On a machine without a package index: fetch there what is missing as wheels beforehand, and install them beside what
-is there. With torch, torchvision, transformers, accelerate, timm, pandas, pyarrow, jinja2 and pillow present, these are
+On a machine without a package index, fetch what is missing there as wheels beforehand (12 MB), and install them beside
+what is there. With torch, torchvision, transformers, accelerate, timm, pandas, pyarrow, jinja2 and pillow present:
 
     pip download --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux_2_28_x86_64 \\
-        --platform manylinux2014_x86_64 -d wheels diffusers importlib-metadata open-clip-torch ftfy wcwidth \\
-        spandrel pydantic pydantic-core pydantic-settings python-dotenv typing-inspection python-calamine defusedxml
-    pip install --no-index --no-deps --target /tmp/site wheels/*.whl
-    PYTHONPATH=src:/tmp/site python benchmarks/gpu.py --models sd15 --stop-after 400
+        --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 -d wheels -c requirements.lock \\
+        annotated-types defusedxml diffusers ftfy open-clip-torch pydantic pydantic-core spandrel \\
+        typing-inspection wcwidth
+    pip install --no-index --no-deps --target /tmp/site wheels/*.whl          # there
+    PYTHONPATH=src:/tmp/site python benchmarks/gpu.py --models sd15 --alternations 2 --stop-after 330
 
 FLUX takes 33 GiB on disk (a memory file system where one has room, else --folder) and again in memory while it is
 loaded. Where that is too much: --in-memory hands the pipeline over without a file, and --short-t5 gives T5 one layer,
@@ -217,7 +218,10 @@ def shape_of(name: str, options: argparse.Namespace) -> Architecture:
     if options.short_t5:
         architecture = with_short_t5(architecture)
     return replace(
-        architecture, steps=options.steps or architecture.steps, images=options.images or architecture.images
+        architecture,
+        size=options.size or architecture.size,
+        steps=options.steps or architecture.steps,
+        images=options.images or architecture.images,
     )
 
 
@@ -353,6 +357,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--batches", type=numbers, help="batch sizes by commas (powers of two up to 64)")
     add("--batch", type=int, help="batch of the whole job (the engine's own choice)")
     add("--images", type=int, help="pictures of the whole job (256 for sd15, else 64)")
+    add("--size", type=int, help="edge of the pictures in pixels (512 for sd15, else 1024)")
     add("--steps", type=int, help="sampling steps (20; 4 for flux-schnell)")
     add("--alternations", type=int, default=3, help="pairs of F and P")
     add("--writers", type=int, default=max(2, available_cores() - 2), help="threads that encode and store")

@@ -18,21 +18,19 @@ which is Tweedie's formula for the guided score, and follows into whatever the d
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from assetmill.engines.own_options import CUTOUTS, GUIDANCE
 from assetmill.engines.protocols import EngineError, JudgeSpec
 from assetmill.records import Request
 
 if TYPE_CHECKING:
     import torch
-
-SCALE, CUTOUTS, JUDGE = "clip_guidance", "clip_cutouts", "clip_judge"
-"""Options of a request: the scale s (0: off), how many views the judge gets a step, and the guiding judge's key."""
 
 NUM_CUTOUTS = 4
 MIN_SIDE = 0.7
@@ -103,7 +101,7 @@ def draw_views(seed: int, timestep: int, count: int, height: int, width: int) ->
 
 
 class Guidance:
-    """Guides one run of a diffusers pipeline; made anew for each batch. `alive` gives the rows still sampled.
+    """Guides one run of a diffusers pipeline; made anew for each batch.
 
     It needs no change to the pipeline: the denoiser is called with gradients on, and what it predicted is shifted on
     its way into `scheduler.step`.
@@ -115,12 +113,12 @@ class Guidance:
         batch: Sequence[Request],
         texts: Sequence[str],
         decode: Callable[[torch.Tensor], torch.Tensor],
-        alive: Callable[[], Sequence[int]],
     ) -> None:
         options = dict(batch[0].options)
-        self.guide, self.decode, self.alive = guide, decode, alive
-        self.scale = float(options[SCALE])
+        self.guide, self.decode = guide, decode
+        self.scale = float(options[GUIDANCE])
         self.cutouts = int(options.get(CUTOUTS, NUM_CUTOUTS))
+        self._alive: Callable[[], Sequence[int]] = lambda: range(len(batch))
         self.seeds = [request.seed for request in batch]
         self.texts = guide.encode(texts)
         self._given: torch.Tensor | None = None
@@ -140,12 +138,14 @@ class Guidance:
                 del denoiser.forward
             self._given = self._predicted = None
 
-    def steer(self, pipeline: Any, scheduler: Any) -> None:
+    def steer(self, pipeline: Any, scheduler: Any, alive: Callable[[], Sequence[int]] | None = None) -> None:
         """Shifts what `scheduler.step` is given from now on; the scheduler is this run's own.
 
-        Call it after whatever else wraps the step, so that previews show what guidance does.
+        `alive` gives the positions still sampled, in their order (left out: all, to the end). Call it after whatever
+        else wraps the step, so that previews show what guidance does.
         """
         step = scheduler.step
+        self._alive = alive or self._alive
 
         @functools.wraps(step)  # keeps the signature, which pipelines inspect
         def guided(model_output: Any, timestep: Any, sample: Any, *args: Any, **options: Any) -> Any:
@@ -186,7 +186,7 @@ class Guidance:
         signal, noise = noise_levels(scheduler, timestep)
         if signal < MIN_SIGNAL * (signal**2 + noise**2) ** 0.5 or noise == 0:
             return output
-        rows = list(self.alive())
+        rows = list(self._alive())
         with torch.enable_grad():
             noisy = sample.detach().requires_grad_()
             guided = _combine(pipeline, predicted, len(sample))
@@ -274,11 +274,6 @@ def prediction_kind(scheduler: Any) -> str:
     if kind not in ("epsilon", "v_prediction", "sample"):
         raise EngineError(f"CLIP guidance knows no prediction type {kind!r}; turn clip_guidance off for this model")
     return kind
-
-
-def guide_key(options: Mapping[str, Any]) -> str:
-    """The guiding judge's key in a request's options; empty where nothing guides."""
-    return str(options.get(JUDGE, ""))
 
 
 def _combine(pipeline: Any, predicted: torch.Tensor, rows: int) -> torch.Tensor:

@@ -6,6 +6,7 @@ are passed, and encoded with each batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from assetmill.records import Adapter
 
 if TYPE_CHECKING:
     import torch
+
+    from assetmill.engines.weighting import WeightedEncoder
 
 Encoded = dict[str, "torch.Tensor"]
 """Per argument of the pipeline (say `prompt_embeds`), a tensor with one row per text."""
@@ -31,7 +34,9 @@ class PromptEncoder:
         self.pipeline = pipeline
         self.device = device
         self.recent = RecentTensors(max_bytes)
+        self._family = family
         self._encode = ENCODERS.get(family)
+        self._weighted: WeightedEncoder | None = None
 
     @property
     def embeds(self) -> bool:
@@ -43,34 +48,67 @@ class PromptEncoder:
         negatives: Sequence[str] | None,
         clip_skip: int | None,
         adapters: tuple[Adapter, ...] = (),
+        *,
+        weights: bool = False,
     ) -> dict[str, torch.Tensor]:
         """The pipeline's arguments for one batch: embeddings stacked in the order of the texts.
 
         `negatives` is None where the pipeline runs without classifier-free guidance. `adapters` are the LoRAs that are
-        laid over the text encoders just now: under others a text is encoded anew.
+        laid over the text encoders just now: under others a text is encoded anew. `weights`: texts may hold weights and
+        be longer than the encoder reads (see `weighting.py`); embeddings are then repeated to one length.
         """
-        out = self._rows("", positives, clip_skip, adapters)
+        out = self._rows("", positives, (clip_skip, adapters, weights))
         if negatives is not None:
-            out |= self._rows("negative_", negatives, None, adapters)  # clip_skip acts on the positive text alone
-        return out
+            # clip_skip acts on the positive text alone
+            out |= self._rows("negative_", negatives, (None, adapters, weights))
+        if not weights:
+            return out
+        longest = math.lcm(*(tensor.shape[1] for tensor in out.values() if tensor.ndim == 3))
+        return {
+            name: tensor.repeat(1, longest // tensor.shape[1], 1) if tensor.ndim == 3 else tensor
+            for name, tensor in out.items()
+        }
 
     def _rows(
-        self, prefix: str, texts: Sequence[str], clip_skip: int | None, adapters: tuple[Adapter, ...]
+        self, prefix: str, texts: Sequence[str], how: tuple[int | None, tuple[Adapter, ...], bool]
     ) -> dict[str, torch.Tensor]:
         import torch
 
+        from assetmill.engines.weighting import repeat_to_length
+
         assert self._encode is not None
-        held = {text: self.recent.get((prefix, text, clip_skip, adapters)) for text in dict.fromkeys(texts)}
+        clip_skip, _, weights = how
+        held = {text: self.recent.get((prefix, text, how)) for text in dict.fromkeys(texts)}
         missing = [text for text, group in held.items() if group is None]
+        if weights:
+            missing = self._weigh(prefix, missing, held, how)
         for start in range(0, len(missing), 32):
             part = missing[start : start + 32]
             encoded = self._encode(self.pipeline, part, self.device, clip_skip, bool(prefix))
             for row, text in enumerate(part):
                 group = {name: tensor[row].clone() for name, tensor in encoded.items()}
                 held[text] = group
-                self.recent.put((prefix, text, clip_skip, adapters), group)
+                self.recent.put((prefix, text, how), group)
         groups = [held[text] or {} for text in texts]
-        return {prefix + name: torch.stack([group[name] for group in groups]) for name in groups[0]}
+        rows = {name: [group[name] for group in groups] for name in groups[0]}
+        if weights:
+            rows["prompt_embeds"] = repeat_to_length(rows["prompt_embeds"])
+        return {prefix + name: torch.stack(tensors) for name, tensors in rows.items()}
+
+    def _weigh(self, prefix: str, texts: Sequence[str], held: dict[str, Any], how: tuple[Any, ...]) -> list[str]:
+        """Encodes those of the texts that need it with weights; gives the others, which are read as ever."""
+        from assetmill.engines.weighting import WeightedEncoder
+
+        if self._weighted is None:
+            self._weighted = WeightedEncoder(self.pipeline, self._family, self.device)
+        plain = []
+        for text in texts:
+            if not self._weighted.needs(text):
+                plain.append(text)
+                continue
+            held[text] = {name: tensor[0].clone() for name, tensor in self._weighted.encode(text).items()}
+            self.recent.put((prefix, text, how), held[text])
+        return plain
 
 
 def _encode_sd(pipeline: Any, texts: list[str], device: torch.device, clip_skip: int | None, negative: bool) -> Encoded:
@@ -125,6 +163,13 @@ def _encode_flux(
     return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
 
+def _encode_flux2(
+    pipeline: Any, texts: list[str], device: torch.device, clip_skip: int | None, negative: bool
+) -> Encoded:
+    embeds, _ = pipeline.encode_prompt(prompt=texts, device=device, num_images_per_prompt=1)
+    return {"prompt_embeds": embeds}
+
+
 ENCODERS: Mapping[str, Callable[[Any, list[str], Any, int | None, bool], Encoded]] = MappingProxyType(
     {
         "stable-diffusion": _encode_sd,
@@ -132,5 +177,7 @@ ENCODERS: Mapping[str, Callable[[Any, list[str], Any, int | None, bool], Encoded
         "stable-diffusion-xl": _encode_sdxl,
         "stable-diffusion-3": _encode_sd3,
         "flux": _encode_flux,
+        "flux2": _encode_flux2,
+        "flux2-klein": _encode_flux2,
     }
 )

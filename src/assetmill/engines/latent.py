@@ -12,15 +12,19 @@ import numpy as np
 
 from assetmill.engines import facts
 from assetmill.engines.adapters import LoraShelf
+from assetmill.engines.clip_guidance import ClipGuide, Guidance
 from assetmill.engines.devices import free_gib, memory_errors, pick_device, pick_dtype, to_bytes
 from assetmill.engines.encode import PromptEncoder
 from assetmill.engines.latent_loading import arrange, denoiser_of, load_pipeline
 from assetmill.engines.latent_operations import OperationPipelines, Prepared
 from assetmill.engines.operations import CUT_OPERATIONS
+from assetmill.engines.own_options import GUIDANCE, SEAMLESS, WEIGHTS, pipeline_options
 from assetmill.engines.pausing import Halt, Stretch
 from assetmill.engines.protocols import EngineError, Generated, ModelSpec, OnStep, Paused
 from assetmill.engines.registry import check_request
 from assetmill.engines.sampling import Watch
+from assetmill.engines.seamless import circular_padding, convolutional, read_axes
+from assetmill.engines.weighting import plain_text
 from assetmill.records import Request
 
 if TYPE_CHECKING:
@@ -56,6 +60,7 @@ class LatentGenerator:
         self._scheduler_config = self.pipeline.scheduler.config
         self._scheduler_class = type(self.pipeline.scheduler)
         self._finite: torch.Tensor | None = None
+        self._guide: ClipGuide | None = None
         self._encoder = PromptEncoder(self.pipeline, spec.family, self.device)
         self._operations = OperationPipelines(self.pipeline, spec, self.device, self.dtype, self._watch_decoder)
 
@@ -107,8 +112,15 @@ class LatentGenerator:
             prepared = self._operations.prepare(batch, references, guided=guided)
             pipeline = self._activate(prepared.pipeline)
         pipeline.scheduler = scheduler
-        with memory_errors(what), torch.inference_mode(), ExitStack() as stack:
+        guidance = self._guidance(batch)
+        # a gradient passes through nothing that inference mode made
+        with memory_errors(what), torch.no_grad() if guidance else torch.inference_mode(), ExitStack() as stack:
             stack.enter_context(prepared.during)
+            axes = read_axes(dict(first.options).get(SEAMLESS))
+            if axes:
+                stack.enter_context(circular_padding(convolutional(pipeline), axes))
+            if guidance is not None:
+                stack.enter_context(guidance.tracing(denoiser_of(pipeline)))
             arguments = self._arguments(batch, prepared, guided=guided)
             watch = None
             if on_step is not None:
@@ -123,6 +135,8 @@ class LatentGenerator:
                 stack.enter_context(stretch)
                 arguments["callback_on_step_end"] = stretch.callback
                 arguments["callback_on_step_end_tensor_inputs"] = ["latents"]
+            if guidance is not None:
+                guidance.steer(pipeline, scheduler, (lambda: watch.alive) if watch else None)
             try:
                 result = pipeline(generator=generators, **arguments)
             except Halt as halt:
@@ -213,20 +227,41 @@ class LatentGenerator:
         elif first.guidance:
             raise EngineError(f"{self.spec.id} takes no guidance; set model.guidance to 0")
         arguments |= self._texts(batch, names, guided=guided)
-        for name, value in options.items():
+        # what these would do by default: sample another size and resize, and change texts where a library is installed
+        arguments |= {name: False for name in ("use_resolution_binning", "clean_caption") if name in names}
+        for name, value in pipeline_options(options).items():
             if name not in names:
                 raise EngineError(f"{self.spec.id} does not take the option {name!r} for {first.operation}; remove it")
             arguments[name] = value
         return arguments
+
+    def _guidance(self, batch: Sequence[Request]) -> Guidance | None:
+        """What pulls this batch towards its texts as the guiding judge reads them; None where nothing does."""
+        import torch
+
+        options = dict(batch[0].options)
+        if not options.get(GUIDANCE):
+            return None
+        assert self.spec.guide is not None  # a request with another guide, or none, was refused
+        if self.pipeline.vae.dtype == torch.float16 and self.pipeline.vae.config.get("force_upcast"):
+            raise EngineError("clip_guidance needs a decoder that works in the model's dtype; use bfloat16 or float32")
+        if self._guide is None:
+            with memory_errors(f"the guiding judge {self.spec.guide.source}"):
+                self._guide = ClipGuide(self.spec.guide, self.device)
+        texts = [plain_text(r.positive) if options.get(WEIGHTS) else r.positive for r in batch]
+        return Guidance(self._guide, batch, texts, self._decode_preview)
 
     def _texts(self, batch: Sequence[Request], names: frozenset[str], *, guided: bool) -> dict[str, Any]:
         """The texts of a batch as the pipeline takes them: as embeddings, each made once, or as they are."""
         positives = [request.positive for request in batch]
         negatives = [request.negative for request in batch] if guided else None
         if self._encoder.embeds:
-            skip = dict(batch[0].options).get("clip_skip")
+            options = dict(batch[0].options)
+            skip = options.get("clip_skip")
             loras = self._loras.current  # they may change the text encoder as well
-            return self._encoder.arguments(positives, negatives, int(skip) if skip is not None else None, loras)
+            return self._encoder.arguments(
+                positives, negatives, int(skip) if skip is not None else None, loras, weights=bool(options.get(WEIGHTS))
+            )
         arguments: dict[str, Any] = {"prompt": positives}
         if negatives is not None and "negative_prompt" in names:
             arguments["negative_prompt"] = negatives

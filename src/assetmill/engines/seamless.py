@@ -35,6 +35,12 @@ def read_axes(value: object) -> str:
     raise ValueError(f"seamless {value!r} is unknown; use true, x or y")
 
 
+def convolutional(pipeline: Any) -> list[Any]:
+    """The parts of a diffusers pipeline that must wrap around: denoiser, decoder and ControlNets."""
+    parts = (getattr(pipeline, name, None) for name in ("unet", "vae", "controlnet"))
+    return [part for part in parts if part is not None]
+
+
 @contextmanager
 def circular_padding(models: Sequence[Any], axes: str) -> Iterator[None]:
     """While inside, the models' convolutions wrap around along `axes`; afterwards they are exactly as before.

@@ -16,12 +16,12 @@ import numpy as np
 from assetmill.engines import facts
 from assetmill.engines.devices import free_gib, memory_errors, pick_device, pick_dtype
 from assetmill.engines.folders import check_weights, fingerprint_folder, model_files, read_card, read_json
+from assetmill.engines.latent_loading import quiet
 from assetmill.engines.loading import (
     check_batch,
     fitting_batch,
     hand_over,
     library_versions,
-    quiet_loading,
     refused_folders,
     seeded,
 )
@@ -138,7 +138,7 @@ class JanusGenerator:
         self.dtype = pick_dtype(config.dtype, self.device)
         folder = Path(spec.folder)
         with memory_errors(f"the model {spec.id} (about {spec.gib:.1f} GiB, {free_gib(self.device):.1f} GiB free)"):
-            with refused_folders(folder, _CLASS), quiet_loading():
+            with refused_folders(folder, _CLASS), quiet():
                 self.processor = AutoProcessor.from_pretrained(str(folder), local_files_only=True)
                 self.model: Any = JanusForConditionalGeneration.from_pretrained(
                     str(folder), dtype=self.dtype, use_safetensors=True, local_files_only=True
@@ -158,8 +158,6 @@ class JanusGenerator:
         check_batch(self.spec, batch, on_step)
         first = batch[0]
         options = dict(first.options)
-        if first.references:
-            raise EngineError(f"{self.spec.id} takes no reference images; remove them")
         if first.steps != self.spec.steps:
             raise EngineError(f"{self.spec.id} always takes {self.spec.steps} steps; remove the setting")
         temperature, top_k = float(options.get("temperature", 1.0)), int(options.get("top_k", 0))

@@ -153,8 +153,6 @@ class CascadeGenerator:
 
         check_batch(self.spec, batch, on_step)
         first = batch[0]
-        if first.references:
-            raise EngineError(f"{self.spec.id} takes no reference images; remove them")
         start = time.perf_counter()
         what = f"a batch of {len(batch)} at {first.width}x{first.height}"
         with memory_errors(what), torch.inference_mode():

@@ -53,6 +53,7 @@ class Family:
 _OWN = ("clip_guidance", "clip_cutouts", "seamless", "weights")
 """What the latent engine does itself on U-Nets (see `own_options.py`)."""
 _SD_OPTIONS = ("clip_skip", "eta", "guidance_rescale", *_OWN)
+_BINS = ("use_resolution_binning",)
 _SD = Does(
     "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline", "StableDiffusionControlNetPipeline",
     "ControlNetModel", "image", ip_adapter=True, lora=True,
@@ -94,20 +95,24 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             "flux", 28, 3.5, size=1024, size_multiple=16, guidance_kind="distilled",
             token_part="tokenizer_2", token_limit=512, does=_FLUX,
         ),
-        "Flux2Pipeline": Family("flux2", 50, 4.0, size=1024, size_multiple=16, guidance_kind="distilled"),
+        "Flux2Pipeline": Family(
+            "flux2", 50, 4.0, size=1024, size_multiple=16, guidance_kind="distilled", token_limit=512,
+        ),
+        "Flux2KleinPipeline": Family("flux2-klein", 50, 4.0, size=1024, size_multiple=16, token_limit=512),
         "LatentConsistencyModelPipeline": Family(
             "lcm", 4, 8.5, guidance_kind="distilled",
             does=Does("LatentConsistencyModelImg2ImgPipeline", ip_adapter=True, lora=True),
         ),
-        "PixArtAlphaPipeline": Family("pixart", 20, 4.5, size=1024, token_limit=120),
-        "PixArtSigmaPipeline": Family("pixart", 20, 4.5, size=1024, token_limit=300),
+        "PixArtAlphaPipeline": Family("pixart", 20, 4.5, size=1024, token_limit=120, option_names=_BINS),
+        "PixArtSigmaPipeline": Family("pixart", 20, 4.5, size=1024, token_limit=300, option_names=_BINS),
         "SanaPipeline": Family(
-            "sana", 20, 4.5, size=1024, size_multiple=32, token_limit=300,
+            "sana", 20, 4.5, size=1024, size_multiple=32, token_limit=300, option_names=_BINS,
             does=Does(control="SanaControlNetPipeline", controlnet="SanaControlNetModel", lora=True),
         ),
         "ZImagePipeline": Family("z-image", 9, 5.0, size=1024, size_multiple=16, token_limit=512, does=_Z_IMAGE),
         "QwenImagePipeline": Family(
-            "qwen-image", 50, 4.0, size=1024, size_multiple=16, guidance_argument="true_cfg_scale", does=_QWEN,
+            "qwen-image", 50, 4.0, size=1024, size_multiple=16, token_limit=1024, guidance_argument="true_cfg_scale",
+            does=_QWEN,
         ),
         "HunyuanDiTPipeline": Family(
             "hunyuan-dit", 50, 5.0, size=1024, size_multiple=16,
@@ -208,7 +213,7 @@ MODELS: Mapping[str, ModelFacts] = MappingProxyType(
             revision="26afe3a78bb242c0a8bb181dcc8937bb16e5c66c", note="accept the terms at the hub first",
         ),
         "black-forest-labs/FLUX.2-klein-4B": ModelFacts(
-            "apache-2.0", 4, 1.0, 1024, 15.0, family="flux2-klein",
+            "apache-2.0", 4, 0.0, 1024, 15.0, "none", family="flux2-klein",
             revision="e7b7dc27f91deacad38e78976d1f2b499d76a294", note="distilled to 4 steps without guidance",
         ),
         "Efficient-Large-Model/Sana_1600M_1024px_diffusers": ModelFacts(
@@ -220,7 +225,7 @@ MODELS: Mapping[str, ModelFacts] = MappingProxyType(
             revision="f332072aa78be7aecdf3ee76d5c247082da564a6", note=_TURBO,
         ),
         "Qwen/Qwen-Image": ModelFacts(
-            "apache-2.0", size=1328, gib=54.0, family="qwen-image",
+            "apache-2.0", 50, 4.0, 1328, 54.0, family="qwen-image",
             revision="75e0b4be04f60ec59a75f475837eced720f823b6",
         ),
         "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS": ModelFacts(
@@ -257,6 +262,17 @@ MODELS: Mapping[str, ModelFacts] = MappingProxyType(
     }
 )  # fmt: skip
 """Models by hub id, with the settings their cards recommend: what `assetmill models list` shows."""
+
+OTHER_ENGINES: Mapping[str, str] = MappingProxyType(
+    {
+        "KandinskyV22Pipeline": "kandinsky",
+        "KandinskyV22PriorPipeline": "kandinsky",
+        "IFPipeline": "cascade",
+        "IFSuperResolutionPipeline": "cascade",
+        "JanusForConditionalGeneration": "autoregressive",
+    }
+)
+"""Classes that an engine of their own runs, not `diffusers`."""
 
 COMMERCIAL: Mapping[str, bool] = MappingProxyType(
     {

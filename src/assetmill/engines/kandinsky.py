@@ -6,7 +6,6 @@ pictures or captions are mixed by mixing theirs.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -36,7 +35,7 @@ from assetmill.engines.stage_folders import (
     verify_stages,
     weights_gib,
 )
-from assetmill.records import Request
+from assetmill.records import Problem, Request
 
 if TYPE_CHECKING:
     import torch
@@ -241,6 +240,43 @@ class KandinskyGenerator:
         return self.prior.get_zero_embed(count, device=self.device).clone()
 
 
+def check_mix(request: Request) -> list[Problem]:
+    """What in a request's references and captions cannot be mixed. Torch-free: a plan refuses it."""
+    problems = []
+
+    def add(column: str, message: str, way_out: str) -> None:
+        problems.append(Problem(message, way_out, column=column))
+
+    options = dict(request.options)
+    roles = [reference.role for reference in request.references]
+    captioned = [name for name in ("caption_to", "caption_weight") if name in options]
+    if request.operation != "interpolation":
+        for name in captioned:
+            add(f"options.{name}", f"{name} has no meaning for {request.operation}", "remove it")
+    else:
+        for role in dict.fromkeys(roles):
+            if role not in ("image", "image-to"):
+                add(role, f"interpolation takes no reference image of the role {role!r}", "remove it")
+        if "image-to" in roles and captioned:
+            add("image-to", "an interpolation has one end", "give image-to or the option caption_to, not both")
+        elif "image-to" not in roles and "caption_to" not in options:
+            add("image-to", "an interpolation needs an end", "give image-to, or the option caption_to")
+    for role in dict.fromkeys(roles):
+        if roles.count(role) > 1:
+            add(role, f"{request.operation} takes one {role}, not {roles.count(role)}", "give one")
+    weights = [("weight", reference.weight) for reference in request.references]
+    weights += [("options.caption_weight", options[name]) for name in captioned[-1:] if name == "caption_weight"]
+    for column, weight in weights:
+        if not isinstance(weight, int | float) or not 0 <= weight <= 1:
+            add(column, f"the weight {weight} is outside [0, 1]", "give a number from 0 to 1")
+    steps, guidance = options.get("prior_steps", 25), options.get("prior_guidance", 4.0)
+    if not isinstance(steps, int) or steps < 1:
+        add("options.prior_steps", f"{steps!r} is no number of steps", "give a whole number of 1 or more")
+    if not isinstance(guidance, int | float) or guidance < 0:
+        add("options.prior_guidance", f"{guidance!r} is no guidance", "give a number of 0 or more")
+    return problems
+
+
 def _ends(batch: Sequence[Request], references: Mapping[str, np.ndarray]) -> list[tuple[float, list[Any]]]:
     """What is mixed, as weights and items (a text or an image per request)."""
     first = batch[0]
@@ -248,27 +284,15 @@ def _ends(batch: Sequence[Request], references: Mapping[str, np.ndarray]) -> lis
     texts: list[Any] = [request.positive for request in batch]
     weights = {reference.role: reference.weight for reference in first.references}
     images = {role: [_image(request, role, references) for request in batch] for role in weights}
-    captioned = "caption_to" in options or "caption_weight" in options
-    if captioned and first.operation != "interpolation":
-        raise EngineError("the options caption_to and caption_weight belong to the operation interpolation")
     if first.operation == "text-to-image":
-        _only(weights, ())
         return [(1.0, texts)]
     if first.operation == "variation":
-        _only(weights, ("image",), needed=("image",))
         weight = weights["image"]
-        _check_weight(weight)
         return [(weight, images["image"])] + ([(1 - weight, texts)] if weight < 1 else [])
-    _only(weights, ("image", "image-to"))
     if "image-to" in weights:
-        if captioned:
-            raise EngineError("an interpolation has one end: give the reference image-to or the option caption_to")
         weight, end = weights["image-to"], images["image-to"]
-    elif "caption_to" in options:
-        weight, end = float(options.get("caption_weight", 0.5)), [str(options["caption_to"])] * len(batch)
     else:
-        raise EngineError("an interpolation needs an end: give a reference image-to or the option caption_to")
-    _check_weight(weight)
+        weight, end = float(options.get("caption_weight", 0.5)), [str(options["caption_to"])] * len(batch)
     return [(1 - weight, images.get("image", texts)), (weight, end)]
 
 
@@ -277,17 +301,3 @@ def _image(request: Request, role: str, references: Mapping[str, np.ndarray]) ->
     if blob not in references:
         raise EngineError(f"the reference image {role!r} ({blob[:12]}) was not handed to the engine")
     return references[blob]
-
-
-def _only(weights: Mapping[str, float], known: Sequence[str], needed: Sequence[str] = ()) -> None:
-    for role in weights:
-        if role not in known:
-            raise EngineError(f"a reference image with the role {role!r} has no meaning here; remove it")
-    for role in needed:
-        if role not in weights:
-            raise EngineError(f"this operation needs a reference image with the role {role!r}")
-
-
-def _check_weight(weight: float) -> None:
-    if not (0 <= weight <= 1 and math.isfinite(weight)):
-        raise EngineError(f"the weight {weight:g} is outside [0, 1]")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from assetmill.engines.devices import free_gib, to_bytes
+from assetmill.engines.latent_loading import quiet
 from assetmill.engines.model_folder import find_variant
 from assetmill.engines.protocols import EngineError, Generated, ModelSpec, OnStep
 from assetmill.engines.registry import check_request
@@ -28,7 +29,7 @@ def load_stage(pipeline_class: Any, folder: Path, dtype: torch.dtype, **settings
 
     Raises EngineError where the folder cannot be loaded.
     """
-    with refused_folders(folder, pipeline_class.__name__), quiet_loading():
+    with refused_folders(folder, pipeline_class.__name__), quiet():
         pipeline = pipeline_class.from_pretrained(
             str(folder),
             torch_dtype=dtype,
@@ -71,31 +72,6 @@ def refused_folders(folder: Path, what: str) -> Iterator[None]:
         raise EngineError(
             f"{folder} cannot be loaded by {what}: {error}; check that it is a complete folder of that class"
         ) from error
-
-
-@contextmanager
-def quiet_loading() -> Iterator[None]:
-    """Loading without progress bars, and without advice that is meant for the authors of a model's config files."""
-    import warnings
-
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    was = diffusers_logging.is_progress_bar_enabled(), transformers_logging.is_progress_bar_enabled()
-    verbosity = diffusers_logging.get_verbosity()
-    diffusers_logging.set_verbosity_error()
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        diffusers_logging.set_verbosity(verbosity)
-        if was[0]:
-            diffusers_logging.enable_progress_bar()
-        if was[1]:
-            transformers_logging.enable_progress_bar()
 
 
 def check_batch(spec: ModelSpec, batch: Sequence[Request], on_step: OnStep | None) -> None:

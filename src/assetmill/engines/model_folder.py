@@ -44,6 +44,16 @@ def resolve_pipeline(config: ModelConfig, resolve: Callable[[Path | str], Path])
     """
     folder, model_id, commit = locate_model(config, resolve)
     index = read_index(folder)
+    engine = facts.OTHER_ENGINES.get(str(index.get("_class_name")))
+    if engine:
+        raise InputError(
+            Problem(
+                f"is a {index['_class_name']}, which the engine {engine!r} runs",
+                f"set model.engine: {engine}",
+                file=str(folder),
+                column="model.engine",
+            )
+        )
     files = model_files(folder)
     problems = [*check_code(folder, index, files), *check_components(folder, index), *check_weights(files, folder)]
     if problems:
@@ -111,6 +121,16 @@ def read_index(folder: Path) -> dict[str, Any]:
     """The folder's `model_index.json`."""
     path = folder / "model_index.json"
     if not path.is_file():
+        engine = facts.OTHER_ENGINES.get(*_architecture(folder))
+        if engine:
+            raise InputError(
+                Problem(
+                    f"is a model of transformers, which the engine {engine!r} runs",
+                    f"set model.engine: {engine}",
+                    file=str(folder),
+                    column="model.engine",
+                )
+            )
         held = sorted(p.name for p in folder.glob("*") if p.suffix in (*PICKLES, ".safetensors"))
         raise InputError(
             Problem(
@@ -220,7 +240,7 @@ def _find_snapshot(model_id: str, commit: str, offline: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md", "*/*.json"]
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md", "*/*.json"]
     try:
         return Path(snapshot_download(model_id, revision=commit, local_files_only=offline, allow_patterns=patterns))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
@@ -284,6 +304,8 @@ def _describe(
     transformer, unet = _config(folder, "transformer"), _config(folder, "unet")
     if class_name == "FluxPipeline" and transformer.get("guidance_embeds") is False:
         kind, guidance, steps = "none", 0.0, 4  # schnell's shape: distilled to few steps, no guidance input
+    if index.get("is_distilled") is True:
+        kind, guidance, steps = "none", 0.0, 4  # FLUX.2 klein's shape: guidance is ignored there
     cuts = family.cuts
     if unet.get("time_cond_proj_dim") is not None:
         # guidance is an input of such a UNet (latent consistency), held in a loop variable no callback reaches
@@ -315,6 +337,12 @@ def _describe(
         option_names=family.option_names,
         parts=parts,
     )
+
+
+def _architecture(folder: Path) -> tuple[str, ...]:
+    """The class a folder of transformers names, as one item."""
+    path = folder / "config.json"
+    return tuple(read_json(path).get("architectures") or [""])[:1] if path.is_file() else ("",)
 
 
 def _shipped_settings(folder: Path) -> dict[str, Any]:

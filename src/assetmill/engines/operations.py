@@ -90,8 +90,9 @@ def check_operation(spec: ModelSpec, request: Request) -> list[Problem]:
             Problem(f"{spec.id} cannot do {operation}", way_to(spec, operation), column="operation", value=operation)
         ]
     problems = []
-    if operation in NEEDS and spec.engine == "diffusers":
+    if operation in NEEDS and spec.engine in ("diffusers", "kandinsky", "cascade", "autoregressive"):
         problems += _check_references(spec, request)
+    if operation in NEEDS and spec.engine == "diffusers":
         problems += _check_adapters(spec, request)
     strength = request.strength
     if strength is not None and operation not in DEFAULT_STRENGTH:

@@ -7,11 +7,12 @@ loading weights, and `load(spec, config)`, which gives the engine. A plug-in can
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from assetmill.config import JudgeConfig
 from assetmill.engines import facts
@@ -58,6 +59,7 @@ RESIZE_EPOCH = 1
 """Raised by hand when `ResizeUpscaler` makes other pictures of the same picture."""
 
 Resolve = Callable[[Path | str], Path]
+_Spec = TypeVar("_Spec", ModelSpec, JudgeSpec, UpscalerSpec)
 
 
 # --- what a config names, without torch -----------------------------------------------------------------------
@@ -90,7 +92,8 @@ def resolve_model(config: ModelConfig, resolve: Resolve) -> ModelSpec:
 
         spec = resolve_simulated(config)
     else:
-        spec = _plugin("generators", config.engine, GENERATORS, "model.engine").resolve(config, resolve)
+        found = _plugin("generators", config.engine, GENERATORS, "model.engine").resolve(config, resolve)
+        spec = _checked(found, ModelSpec, "generators", config.engine)
     problems = check_settings(spec, config)
     if problems:
         raise InputError(problems)
@@ -134,6 +137,8 @@ def check_settings(spec: ModelSpec, config: ModelConfig) -> list[Problem]:
     for name, kind in (("adapters", "lora"), ("control", "control"), ("ip_adapter", "ip-adapter")):
         if getattr(config, name) and kind not in {part.kind for part in spec.parts}:
             add(name, f"the engine {spec.engine!r} takes none", "remove it")
+    if config.stages and not spec.stages:
+        add("stages", f"the engine {spec.engine!r} takes one folder", "remove them")
     for name in config.options:
         if name not in spec.option_names:
             add(
@@ -156,6 +161,10 @@ def check_request(spec: ModelSpec, request: Request) -> list[Problem]:
     """What in one request this model cannot honour, so that a plan can refuse it before anything is loaded."""
     problems = _check_size(spec, request.width, request.height, "size")
     problems += check_operation(spec, request)
+    if spec.engine == "kandinsky":
+        from assetmill.engines.kandinsky import check_mix
+
+        problems += check_mix(request)
     problems += check_request_options(spec, request)
     problems += _check_guidance(spec, request.guidance, request.negative, "guidance", "negative")
     return problems
@@ -172,7 +181,8 @@ def resolve_judge(config: JudgeConfig | JudgePartConfig, resolve: Resolve) -> Ju
     if isinstance(config, JudgeConfig) and config.combine:
         return judge_specs.combine([resolve_judge(part, resolve) for part in config.combine], config.combine)
     if config.engine not in JUDGES:
-        return _plugin("judges", config.engine, JUDGES, "judge.engine").resolve(config, resolve)
+        found = _plugin("judges", config.engine, JUDGES, "judge.engine").resolve(config, resolve)
+        return _checked(found, JudgeSpec, "judges", config.engine)
     return judge_specs.resolve_one(config, resolve)
 
 
@@ -195,7 +205,8 @@ def resolve_upscaler(config: UpscaleConfig, resolve: Resolve) -> UpscalerSpec:
 
         return resolve_upscaler_folder(config, resolve)
     if config.engine != "spandrel":
-        return _plugin("upscalers", config.engine, UPSCALERS, "upscale.engine").resolve(config, resolve)
+        found = _plugin("upscalers", config.engine, UPSCALERS, "upscale.engine").resolve(config, resolve)
+        return _checked(found, UpscalerSpec, "upscalers", config.engine)
     from assetmill.engines.weight_files import resolve_spandrel
 
     return resolve_spandrel(config, resolve)
@@ -214,7 +225,14 @@ def resolve_safety(config: SafetyConfig, resolve: Resolve) -> SafetySpec | None:
 
 
 def load_generator(spec: ModelSpec, config: ModelConfig) -> Generator:
-    """Loads the generator of a spec, after checking that the weights are still those it names."""
+    """Loads the generator of a spec, after checking that the weights are still those it names.
+
+    Raises OutOfMemory, saying what would help, where the weights alone don't fit the device.
+    """
+    if spec.gib:
+        from assetmill.engines.memory import check_memory
+
+        check_memory(spec, config)
     if spec.engine == "diffusers":
         from assetmill.engines.latent import LatentGenerator
         from assetmill.engines.model_folder import verify_weights
@@ -234,9 +252,9 @@ def load_generator(spec: ModelSpec, config: ModelConfig) -> Generator:
 
         return JanusGenerator(spec, config)
     if spec.engine == "simulated":
-        from assetmill.engines.simulated import SimulatedGenerator
+        from assetmill.engines.simulated import OPTIONS, SimulatedGenerator
 
-        options: dict[str, Any] = dict(config.options)
+        options: dict[str, Any] = {k: v for k, v in config.options.items() if k in OPTIONS}
         return SimulatedGenerator(spec, **options)
     return _plugin("generators", spec.engine, GENERATORS, "model.engine").load(spec, config)
 
@@ -311,13 +329,28 @@ def _plugin(kind: str, name: str, builtin: Sequence[str], column: str) -> Any:
     for point in points:
         if point.name == name and name not in builtin:
             try:
-                return point.load()
+                plugin = point.load()
             except Exception as error:
                 raise EngineError(f"the plug-in {name!r} ({point.value}) cannot be loaded: {error}") from error
+            if not (callable(getattr(plugin, "resolve", None)) and callable(getattr(plugin, "load", None))):
+                raise EngineError(
+                    f"the plug-in {name!r} ({point.value}) lacks `resolve` or `load`; see docs/plugins.md"
+                )
+            return plugin
     known = [*builtin, *sorted(point.name for point in points if point.name not in builtin)]
     raise InputError(
         Problem(f"the engine {name!r} is unknown", f"use one of {', '.join(known)}", column=column, value=name)
     )
+
+
+def _checked(spec: Any, wanted: type[_Spec], kind: str, name: str) -> _Spec:
+    """A plug-in's spec, when it is one: a wrong key would otherwise stand in the store for good."""
+    if not isinstance(spec, wanted):
+        raise EngineError(f"{name!r} of assetmill.{kind} gave {type(spec).__name__}, not a {wanted.__name__}")
+    key = getattr(spec, "key", None)
+    if key is not None and not re.fullmatch(r"[0-9a-f]{64}", key):
+        raise EngineError(f"{name!r} of assetmill.{kind} has the key {key[:40]!r}; make it with records.content_key")
+    return spec
 
 
 def _check_size(spec: ModelSpec, width: int, height: int, column: str) -> list[Problem]:

@@ -20,6 +20,8 @@ def count_tokens(spec: ModelSpec) -> Callable[[str], int] | None:
         return None
     by_name = {family.name: family.token_part for family in facts.FAMILIES.values()}
     part = Path(spec.folder) / by_name.get(spec.family, "tokenizer")
+    if not part.is_dir():
+        part = Path(spec.folder)  # a model of transformers has its tokenizer beside its weights
     if (part / "tokenizer.json").is_file():
         from tokenizers import Tokenizer
 

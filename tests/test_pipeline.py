@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assetmill.config import read_config
 from assetmill.engines.protocols import Engines
 from assetmill.engines.simulated import SimulatedGenerator
 from assetmill.intake.plan import pin_plan
@@ -21,7 +19,6 @@ from assetmill.operate.produce import BreakerTripped
 from assetmill.operate.reproduce import reproduce_entry
 from assetmill.pipeline import (
     Run,
-    base_request,
     begin_run,
     check_job,
     load_engines,
@@ -32,7 +29,7 @@ from assetmill.pipeline import (
     rates_of,
     run_job,
 )
-from assetmill.records import CandidateRecord, InputError, RequestRecord, ScoreRecord, blob_key
+from assetmill.records import CandidateRecord, InputError, RequestRecord, ScoreRecord
 from productions import NAME, Production, rows
 
 
@@ -548,7 +545,7 @@ def test_check(toys: Production) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"model": {"operation": "inpaint"}}, "cannot do inpaint; it does text-to-image"),
+        ({"model": {"operation": "paint"}}, "cannot do paint; it does text-to-image"),
         ({"publish": {"name": "{price}"}}, r"publish\.name uses \{price\}"),
         ({"publish": {"name": "{"}}, "publish.name is not a pattern"),
         ({"publish": {"columns": ["price"]}}, "publish.columns names 'price', which the sheet lacks"),
@@ -559,30 +556,6 @@ def test_bad_settings(toys: Production, settings: dict[str, Any], message: str) 
     toys.change(**settings)
     with pytest.raises(InputError, match=message):
         open_job(toys.path)
-
-
-def test_adapter_hash_is_pinned(toys: Production) -> None:
-    """An adapter whose file is missing, or not the pinned one, is refused; its hash is part of every request."""
-    model = toys.job().model
-    (toys.folder / "lora.safetensors").write_bytes(b"weights")
-    for adapter, message in (
-        ({"path": "no.safetensors"}, "no.safetensors: the adapter is missing"),
-        ({"path": "lora.safetensors", "sha256": "0" * 64}, "the adapter's SHA-256 is"),
-    ):
-        toys.change(model={"adapters": [adapter]})
-        with pytest.raises(InputError, match=message):
-            base_request(read_config(toys.path), model)
-    toys.change(model={"adapters": [{"path": "lora.safetensors", "weight": 0.5}]})
-    (found,) = base_request(read_config(toys.path), model).adapters
-    assert (found.sha256, found.weight) == (blob_key(b"weights"), 0.5)
-
-
-def test_size_must_suit_the_model(toys: Production) -> None:
-    """A size that the model cannot make is refused with the nearest one that it can."""
-    model = replace(toys.job().model, size_multiple=8)
-    toys.change(model={"size": 20})
-    with pytest.raises(InputError, match="width 20 is not a multiple of 8; use 16"):
-        base_request(read_config(toys.path), model)
 
 
 # --- afterwards ---------------------------------------------------------------------------------------------

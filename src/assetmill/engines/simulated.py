@@ -18,7 +18,7 @@ import numpy as np
 
 from assetmill.engines.pausing import stop_after
 from assetmill.engines.protocols import EngineError, Generated, Judged, ModelSpec, OnStep, OutOfMemory, Paused, Step
-from assetmill.records import Request, content_key
+from assetmill.records import OPERATIONS, Request, content_key
 
 if TYPE_CHECKING:
     from assetmill.config import ModelConfig
@@ -40,14 +40,14 @@ def resolve_simulated(config: ModelConfig) -> ModelSpec:
         family="simulated",
         licence="apache-2.0",
         commercial=True,
-        operations=("text-to-image",),
+        operations=OPERATIONS,
         width=64,
         height=64,
         steps=8,
         guidance=2.0,
         size_multiple=1,
         cuts=True,
-        option_names=OPTIONS,
+        option_names=(*OPTIONS, "caption_to", "caption_weight"),
     )
 
 
@@ -98,6 +98,11 @@ class SimulatedGenerator:
         if self.oom_above is not None and len(batch) > self.oom_above:
             raise OutOfMemory(f"a simulated batch of {len(batch)} is above {self.oom_above}; use a smaller batch")
         self._misbehave(batch)
+        missing = {r.blob for request in batch for r in request.references} - set(references or {})
+        if missing:
+            raise EngineError(
+                f"the references {', '.join(b[:12] for b in sorted(missing))} were not given to the engine"
+            )
         pixels = np.stack([draw(request) for request in batch])
         alive, cut = list(range(len(batch))), np.zeros(len(batch), np.int32)
         for index in range(1, first.steps + 1):
@@ -138,7 +143,7 @@ class SimulatedGenerator:
         until = stop_after(pause_at, steps) if pause_at is not None and steps > 1 else steps
         if until >= steps:
             share = (steps - begun) / steps
-            made = self._timed(share).generate(batch)
+            made = self._timed(share).generate(batch, references=references)
             self.num_images += len(batch)
             return made
         start = time.perf_counter()

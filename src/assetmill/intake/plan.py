@@ -32,6 +32,11 @@ from assetmill.records import (
 _DONE = (1, 2, 3, 5)
 """Status codes of the index that need no further try: passed, rejected, poison, cut mid-way. Transient is 4."""
 _POISON = 3
+_CUT = 5
+
+
+Base = Request | Callable[[Asset], Request]
+"""The request that pictures start from, with texts, seed and size left to fill in: one for all, or one per asset."""
 
 
 class Statuses(Protocol):
@@ -72,7 +77,7 @@ class PlanContext:
     """
 
     config: Config
-    base: Request
+    base: Base
     select_context: str
     meta_context: str
     statuses: Statuses
@@ -107,18 +112,20 @@ class Plan:
 
 
 def requests_of(
-    asset: Asset, prompt: Prompt, base: Request, config: Config, indices: Sequence[int]
+    asset: Asset, prompt: Prompt, base: Base, config: Config, indices: Sequence[int]
 ) -> tuple[Request, list[int]]:
     """The request of a prompt (with the first index's seed) and the seeds of all `indices`.
 
-    A sheet's seed column counts up from its value, as people expect of a fixed seed; else seeds are derived.
+    A sheet's seed column counts up from its value, as people expect of a fixed seed; else seeds are derived. The
+    negative prompt is the row's, else the template's, else that of `base`.
     """
     own = asset.overrides
+    base = base if isinstance(base, Request) else base(asset)
     if own.seed is not None:
         seeds = [(own.seed + i) % 2**32 for i in indices]
     else:
         seeds = derive_seeds(config.seed, asset.id, prompt.cell, indices)
-    negative = own.negative if own.negative is not None else prompt.negative or config.model.negative
+    negative = own.negative if own.negative is not None else prompt.negative or base.negative
     request = replace(
         base,
         positive=prompt.positive,
@@ -185,7 +192,10 @@ def _plan_asset(asset: Asset, prompts: Sequence[Prompt], context: PlanContext) -
     config = context.config
     count = asset.overrides.candidates or config.candidates
     # Forced, what the engine refused is tried again.
-    done = tuple(s for s in _DONE if s != _POISON) if context.force else _DONE
+    again = {_POISON} if context.force else set()
+    if not config.cut.at:
+        again.add(_CUT)  # dropped by a night that cut candidates mid-way; now they are wanted after all
+    done = tuple(s for s in _DONE if s not in again)
     work = hashlib.sha256()
     missing = 0
     known = asset.key in context.outcomes

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from assetmill.config import Config
-from assetmill.intake.plan import AssetPlan, extra_budget, requests_of
+from assetmill.intake.plan import AssetPlan, Base, extra_budget, requests_of
 from assetmill.operate.settle import Group, Item
-from assetmill.records import CandidateRecord, Prompt, Request
+from assetmill.records import CandidateRecord, Prompt
 from assetmill.storage.index import AssetHistory
 
 
@@ -90,7 +90,7 @@ def num_first(num_candidates: int, config: Config) -> int:
     return max(config.select.keep, -(-num_candidates // 2)) if config.adaptive else num_candidates
 
 
-def look(opened: OpenChunk, base: Request, config: Config, *, force: bool = False) -> Found:
+def look(opened: OpenChunk, base: Base, config: Config, *, force: bool = False) -> Found:
     """Which candidates of a chunk exist; each becomes an item of its group."""
     found = Found()
     for group in opened.groups:
@@ -115,7 +115,7 @@ def look(opened: OpenChunk, base: Request, config: Config, *, force: bool = Fals
     return found
 
 
-def items_of(group: Group, prompt: Prompt, base: Request, config: Config, indices: Iterable[int]) -> list[Item]:
+def items_of(group: Group, prompt: Prompt, base: Base, config: Config, indices: Iterable[int]) -> list[Item]:
     """New items of a prompt's candidates."""
     indices = list(indices)
     request, seeds = requests_of(group.plan.asset, prompt, base, config, indices)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from assetmill.config import Config
 from assetmill.deliver.picture import MEDIA_TYPES, decode, encode
 from assetmill.engines.protocols import Engines
+from assetmill.intake.plan import Base
 from assetmill.operate.chunks import Chunk, ChunkResult, Histories, OpenChunk, look, open_chunk
 from assetmill.operate.commit import commit_chunk
 from assetmill.operate.cuts import Cuts
@@ -60,7 +61,7 @@ class ChunkWorker:
         self,
         store: Store,
         config: Config,
-        base: Request,
+        base: Base,
         engines: Engines,
         histories: Histories,
         *,

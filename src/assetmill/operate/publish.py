@@ -9,7 +9,7 @@ import re
 import string
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from assetmill.config import Config
@@ -46,11 +46,19 @@ class Publication:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a catalog entry says of models: licence, and whether their pictures may be used commercially."""
+    """What a catalog entry says of models: licence, and whether their pictures may be used commercially.
+
+    `by_revision` says it of each model of a config, by its revision.
+    """
 
     licence: str
     commercial: bool | None
     judge: str
+    by_revision: Mapping[str, tuple[str, bool | None]] = field(default_factory=dict)
+
+    def of(self, revision: str) -> tuple[str, bool | None]:
+        """Licence and commercial use of the model of a revision; the config's own model's where it is not known."""
+        return self.by_revision.get(revision, (self.licence, self.commercial))
 
 
 def check_name_pattern(config: Config, headers: Sequence[str]) -> None:
@@ -198,8 +206,8 @@ def _entry(
         engine=request.engine,
         model=request.model,
         revision=request.revision,
-        licence=terms.licence,
-        commercial=terms.commercial,
+        licence=terms.of(request.revision)[0],
+        commercial=terms.of(request.revision)[1],
         steps=request.steps,
         guidance=request.guidance,
         scheduler=request.scheduler,

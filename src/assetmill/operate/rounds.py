@@ -6,15 +6,16 @@ from collections.abc import Sequence
 
 from assetmill.config import Config
 from assetmill.curate.adaptive import allocate
+from assetmill.intake.plan import Base
 from assetmill.operate.chunks import OpenChunk, items_of
 from assetmill.operate.settle import Group, Item
-from assetmill.records import Prompt, Request
+from assetmill.records import Prompt
 
 _ROUNDS = 3
 """In how many rounds the allowance is handed out: what one round shows decides where the next goes."""
 
 
-def next_round(opened: OpenChunk, base: Request, config: Config) -> list[Item]:
+def next_round(opened: OpenChunk, base: Base, config: Config) -> list[Item]:
     """New items of the chunk's groups, added to them; empty when the chunk is to be settled."""
     if opened.allowance:
         new = _add_items(opened, _share_out(opened, config), base, config)
@@ -25,7 +26,7 @@ def next_round(opened: OpenChunk, base: Request, config: Config) -> list[Item]:
     return _add_items(opened, short, base, config)
 
 
-def _add_items(opened: OpenChunk, shares: Sequence[int], base: Request, config: Config) -> list[Item]:
+def _add_items(opened: OpenChunk, shares: Sequence[int], base: Base, config: Config) -> list[Item]:
     new: list[Item] = []
     for group, count in zip(opened.groups, shares, strict=True):
         for prompt in _prompts_in_turn(group, count):

@@ -16,12 +16,13 @@ _REPEATS = 2
 
 
 def choose_settings(
-    work: Work, names: Sequence[str], folder: Path, *, batches: Sequence[int] = (8, 16, 32), num_assets: int = 16
+    work: Work, names: Sequence[str], folder: Path, *, batches: Sequence[int] = (8, 16, 32), num_assets: int = 8
 ) -> tuple[dict[str, Settings], dict[str, list[dict[str, Any]]]]:
-    """The fastest settings of each contender, and all that was tried: settings and pictures per second.
+    """The fastest settings of each contender, and all that was tried: settings, pictures per second, seconds to ready.
 
-    Everybody has the whole machine: every thread count up to its cores (1 and all of them) is tried for each. What
-    the denoiser likes (batch, compiled, channels last) is found on the pure forwards and holds for all that batch.
+    Everybody has the whole machine: 1 thread and as many as there are cores are tried for each. What the denoiser
+    likes (batch, channels last, compiled) is found on the pure forwards and holds for all that batch. Compiling counts
+    as a help where it saves more over the whole work list than it takes.
     """
     threads = sorted({1, len(os.sched_getaffinity(0))})
     part, short = (
@@ -30,28 +31,36 @@ def choose_settings(
     )
     tried: dict[str, list[dict[str, Any]]] = {name: [] for name in ("pure", *names)}
 
-    def attempt(name: str, own: Work, settings: Sequence[Settings]) -> Settings:
-        """Tries settings that need no other process, and gives the best of all that were tried for `name`."""
+    def attempt(name: str, own: Work, *settings: Settings) -> dict[str, Any]:
+        """Tries settings in one process, and gives the best of all that were tried for `name` so far."""
         number = len(tried[name])
-        _, runs = start(name, own, [s for s in settings for _ in range(_REPEATS)], folder / f"{name}-{number}")
+        repeated = [s for s in settings for _ in range(_REPEATS)]
+        ready, runs = start(name, own, repeated, folder / f"{name}-{number}")
         for at, one in enumerate(settings):
-            seconds = min(runs[at * _REPEATS : (at + 1) * _REPEATS])
-            tried[name].append({"settings": asdict(one), "images_per_second": len(own.pieces) / seconds})
-            say(f"{TITLES[name]}, {one.words}: {tried[name][-1]['images_per_second']:.2f} images/s")
-        best = max(tried[name], key=lambda t: t["images_per_second"])
-        return Settings(**best["settings"])
+            speed = len(own.pieces) / min(runs[at * _REPEATS : (at + 1) * _REPEATS])
+            tried[name].append({"settings": asdict(one), "images_per_second": speed, "ready": ready})
+            say(f"{TITLES[name]}, {one.words}: {speed:.2f} images/s, ready after {ready:.1f} s")
+        return max(tried[name], key=lambda t: t["images_per_second"])
 
-    best = attempt("pure", part, [Settings(t, b) for t in threads for b in batches])
-    attempt("pure", part, [replace(best, channels_last=True)])
-    best = attempt("pure", part, [replace(best, compile=True)])
+    eager = attempt("pure", part, *(Settings(t, b) for t in threads for b in batches))
+    eager = attempt("pure", part, replace(Settings(**eager["settings"]), channels_last=True))
+    attempt("pure", part, replace(Settings(**eager["settings"]), compile=True))
+    best = Settings(**_paying(eager, tried["pure"][-1], len(work.pieces))["settings"])
     chosen = {}
     for name in names:
         if name == "pure":
             chosen[name] = best
         elif name.startswith("per-"):
-            chosen[name] = attempt(name, short, [Settings(t, 1) for t in threads])
+            chosen[name] = Settings(**attempt(name, short, *(Settings(t, 1) for t in threads))["settings"])
         elif name == "ray":  # its actors' processes get their threads when they start
-            chosen[name] = [attempt(name, part, [replace(best, threads=t)]) for t in threads][-1]
+            found = [attempt(name, part, replace(best, threads=t)) for t in threads][-1]
+            chosen[name] = Settings(**found["settings"])
         else:
-            chosen[name] = attempt(name, part, [replace(best, threads=t) for t in threads])
+            chosen[name] = Settings(**attempt(name, part, *(replace(best, threads=t) for t in threads))["settings"])
     return chosen, tried
+
+
+def _paying(eager: dict[str, Any], compiled: dict[str, Any], num_images: int) -> dict[str, Any]:
+    """The compiled settings where they pay over that many images, else the eager ones."""
+    saved = num_images / eager["images_per_second"] - num_images / compiled["images_per_second"]
+    return compiled if saved > compiled["ready"] - eager["ready"] else eager

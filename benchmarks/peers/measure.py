@@ -20,6 +20,9 @@ from peers.work import Settings, Work
 REFERENCE = "per-picture"
 """Whose pictures and winners the others' are compared with: the plainest way to make them."""
 
+TIMEOUT = 900.0
+"""Seconds after which a contender counts as hung."""
+
 
 class OtherWork(RuntimeError):
     """A contender did other work than the rest: its times mean nothing."""
@@ -31,9 +34,10 @@ def start(name: str, work: Work, settings: Sequence[Settings], out: Path) -> tup
     Gives the seconds until it was ready and those of each run.
     """
     here = Path(__file__).resolve().parent.parent
+    # Waiting threads sleep: on a core that anything else uses too, spinning ones make two threads slower than one.
     environment = {
-        **os.environ, "OMP_NUM_THREADS": str(max(s.threads for s in settings)), "PYTHONPATH": str(here),
-        "HF_HUB_OFFLINE": "1", "TORCHINDUCTOR_CACHE_DIR": str(out / "compiled"),
+        **os.environ, "OMP_NUM_THREADS": str(max(s.threads for s in settings)), "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTHONPATH": str(here), "HF_HUB_OFFLINE": "1", "TORCHINDUCTOR_CACHE_DIR": str(out / "compiled"),
     }  # fmt: skip
     out.mkdir(parents=True)
     arguments = [
@@ -43,10 +47,15 @@ def start(name: str, work: Work, settings: Sequence[Settings], out: Path) -> tup
         time.time(),
         *(json.dumps(asdict(s)) for s in settings),
     ]
-    done = subprocess.run(
-        [sys.executable, "-m", "peers.contender", *map(str, arguments)],
-        capture_output=True, text=True, check=False, env=environment,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "peers.contender", *map(str, arguments)],
+            capture_output=True, text=True, check=False, env=environment, timeout=TIMEOUT,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise SystemExit(
+            f"{name} ({settings[0].words}) took more than {TIMEOUT:.0f} s; is the machine busy?"
+        ) from error
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}")
     found = json.loads(done.stdout.splitlines()[-1])

@@ -28,8 +28,9 @@ def peers_section(figures: Mapping[str, Any], table: Callable[[tuple[str, ...], 
 
 `make peers` on {machine_line(figures["machine"])}; {first["alternations"]} alternations, every contender each time in
 a fresh process and in another order. All have the same weights, steps, number format (float32), seeds, and the whole
-machine; how each uses it best was measured beforehand (below). All leave a folder with every candidate as a PNG, the
-upscaled winners and a manifest. *Warm* is the work with models loaded; *cold* counts from the start of the process.
+machine (OpenMP's waiting threads sleep); how each uses it best was measured beforehand (below). All leave a folder
+with every candidate as a PNG, the upscaled winners and a manifest. *Warm* is the work with models loaded; *cold*
+counts from the start of the process.
 
 ![Seconds of each contender](img/peers.svg)
 
@@ -95,14 +96,14 @@ def _choices(choices: Mapping[str, Any], table: Callable[..., str]) -> str:
     for name, choice in choices.items():
         for tried in choice["tried"]:
             chosen = " ← chosen" if tried["settings"] == choice["settings"] else ""
-            rows.append(
-                (TITLES[name], Settings(**tried["settings"]).words, f"{tried['images_per_second']:.2f}{chosen}")
-            )
+            speed, ready = f"{tried['images_per_second']:.2f}{chosen}", f"{tried['ready']:.1f}"
+            rows.append((TITLES[name], Settings(**tried["settings"]).words, speed, ready))
     return f"""### How each uses the machine best
 
-Short runs over the first assets of the list, the better of two. The rest batch as the pure forwards do best.
+Short runs over the first assets of the list, the better of two. The others batch as the pure forwards do best.
+Compiling is used where it saves more over the whole list than it takes.
 
-{table(("contender", "settings", "images/s"), rows)}"""
+{table(("contender", "settings", "images/s", "ready after s"), rows)}"""
 
 
 def _settings(contender: Mapping[str, Any]) -> str:

@@ -85,7 +85,7 @@ class RayPool:
         ray.init(
             num_cpus=max(2, len(os.sched_getaffinity(0))), include_dashboard=False, log_to_driver=False,
             configure_logging=False, object_store_memory=512 * 2**20,
-            runtime_env={"env_vars": {n: os.environ[n] for n in ("OMP_NUM_THREADS", "PYTHONPATH")}},
+            runtime_env={"env_vars": {n: os.environ[n] for n in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "PYTHONPATH")}},
         )  # fmt: skip
         context = DataContext.get_current()
         context.enable_progress_bars = False

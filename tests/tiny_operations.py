@@ -108,7 +108,7 @@ def write_tiny_lora(file: Path, base: Path, *, seed: int = 0, text: bool = False
     denoiser.add_adapter(LoraConfig(**config, target_modules=["to_q", "to_k", "to_v"]))
     layers = {f"{part}_lora_layers": get_peft_model_state_dict(denoiser)}
     if text:
-        pipeline.text_encoder.add_adapter(LoraConfig(**config, target_modules=["q_proj", "v_proj"]))
+        pipeline.text_encoder.add_adapter(LoraConfig(**config, target_modules=["q_proj", "k_proj", "v_proj", "out_proj"]))
         layers["text_encoder_lora_layers"] = get_peft_model_state_dict(pipeline.text_encoder)
     pipeline.save_lora_weights(str(file.parent), weight_name=file.name, **layers)
     return file

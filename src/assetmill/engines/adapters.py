@@ -7,6 +7,7 @@ model's: made for another base, it would fail deep in a run or, worse, act on no
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -179,6 +180,8 @@ def _target(name: str) -> tuple[tuple[str, ...], str] | None:
 
 
 def _load(pipeline: Any, part: Part, name: str) -> None:
+    from assetmill.engines.latent_loading import quiet
+
     path = Path(part.path)
     if hash_files([path], trust_cache=False)[path] != part.sha256:
         raise EngineError(f"{path}: the LoRA changed since it was planned; plan again, or restore the file")
@@ -186,9 +189,11 @@ def _load(pipeline: Any, part: Part, name: str) -> None:
         raise EngineError(f"{type(pipeline).__name__} takes no LoRAs; remove model.adapters")
     way_out = "it may be made for another base; choose one that was trained on this model's family"
     try:
-        pipeline.load_lora_weights(
-            str(path.parent), weight_name=path.name, adapter_name=name, use_safetensors=True, local_files_only=True
-        )
+        with quiet(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several LoRAs are what we want
+            pipeline.load_lora_weights(
+                str(path.parent), weight_name=path.name, adapter_name=name, use_safetensors=True, local_files_only=True
+            )
     except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, OSError) as error:
         if "out of memory" in str(error).lower() or "can't allocate" in str(error):
             raise

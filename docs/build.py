@@ -43,6 +43,7 @@ MEANINGS: Mapping[str, str] = {
     "model.adapters.weight": "How strongly it acts.",
     "judge.device": "auto, cpu, cuda, cuda:1 …",
     "judge.dtype": "Number format; `auto` is float32, so that scores depend little on the machine.",
+    "gates.safety": "A separate check for pictures that must not be published.",
     "upscale.overlap": "Pixels by which tiles overlap.",
     "upscale.device": "auto, cpu, cuda, cuda:1 …",
     "upscale.dtype": "Number format, as for the model.",
@@ -62,7 +63,8 @@ MEANINGS: Mapping[str, str] = {
 """What keys mean that the config itself does not describe."""
 
 SECTIONS = (
-    "", "sheet", "prompts", "model", "model.adapters", "judge", "gates", "select", "upscale", "store", "publish", "run",
+    "", "sheet", "prompts", "model", "model.adapters", "judge", "judge.combine", "gates",
+    "gates.safety", "select", "upscale", "store", "publish", "run",
     "run.budget", "schedule",
 )  # fmt: skip
 

@@ -235,6 +235,29 @@ def reproduce(
 
 
 @app.command()
+def match(
+    config: ConfigPath,
+    inventory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of pictures, such as photos of the stock.")],
+    text: Annotated[list[str] | None, typer.Option("--text", help="Look for this instead (repeatable).")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Pictures to give for each.")] = 5,
+    version: Version = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a .csv or .json file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the pictures of an inventory nearest to each published variant, or to a text, by the judge's embeddings."""
+    from assetmill.operate.match import check_ending, match_inventory, show_matches, write_matches
+
+    if out is not None:
+        check_ending(out)
+    found = match_inventory(config, inventory, texts=text or (), top=top, version=version)
+    if out is not None:
+        write_matches(found, out)
+    print_json(found.as_dict()) if as_json else show_matches(_console(), found)
+    if found.unusable:
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
 def doctor(
     config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="Also look at this config.")] = None,
     as_json: AsJson = False,

@@ -34,14 +34,3 @@ class CombinedJudge:
             total += part.weight * (found.scores.astype(np.float64) - part.centre) / part.spread
         scores = total / sum(abs(part.weight) for part in self.spec.parts)
         return Judged(scores.astype(np.float32), judged[0].embeddings)
-
-    def embed_pictures(self, pixels: Any) -> np.ndarray:
-        """Unit embeddings of pictures by the first part, float32 (N, D)."""
-        return self.judges[0].judge(pixels, [""] * len(pixels)).embeddings
-
-    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit embeddings of texts by the first part, float32 (N, D). EngineError where that one has none."""
-        embed = getattr(self.judges[0], "embed_texts", None)
-        if embed is None:
-            raise EngineError(f"the judge {self.spec.parts[0].spec.engine!r} has no embeddings of texts")
-        return embed(texts)

@@ -151,14 +151,6 @@ class AestheticJudge:
         scores = np.where(embeddings.any(axis=1), values[:, 0], np.nan).astype(np.float32)
         return Judged(scores, embeddings)
 
-    def embed_pictures(self, pixels: Any) -> np.ndarray:
-        """Unit embeddings of pictures, float32 (N, D)."""
-        return self._base.embed_pictures(pixels)
-
-    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit embeddings of texts, float32 (N, D)."""
-        return self._base.embed_texts(texts)
-
 
 def preprocessing_of(processor: Any) -> dict[str, Any]:
     """What `clip.prepare` needs to know, from an image processor of transformers."""

@@ -8,6 +8,7 @@
     catalogs/<config>/…                                  what is published, by version
     published/<channel>/<asset>/<name>-<hash8>.<ext>     files for people and other systems
     references/<config>.json                             which picture each URL of the sheet gave, and when
+    embeddings/<judge key>/<hash>.npz                    embeddings of pictures for `match`, by the pictures' hashes
     locks/<config>.json                                  who is running
     aside/<key>.<hash8>                                  corrupt objects, kept for a look
 
@@ -149,6 +150,10 @@ def run_path(config: str, run_id: str, name: str) -> str:
 
 def references_path(config: str) -> str:
     return f"references/{_config(config)}.json"
+
+
+def embeddings_prefix(judge_key: str) -> str:
+    return f"embeddings/{_match(_SHA256, judge_key, 'a judge key', '64 lower-case hex digits')}/"
 
 
 def lock_path(config: str) -> str:

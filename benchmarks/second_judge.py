@@ -1,7 +1,7 @@
 """A second open_clip judge for the starter world, to measure what the first one must not: its own guidance.
 
 It shares neither architecture (a ViT, not a ResNet), nor weights, seed or pictures with the pack's CLIP: it learns from
-renders of its own split, held-out combinations included, and sees no generated picture. Made in a few minutes, not
+renders of its own split, held-out combinations included, and sees no generated picture. Made in a quarter of an hour, not
 shipped.
 """
 
@@ -23,7 +23,7 @@ VISION = {"image_size": 64, "layers": 4, "width": 128, "head_width": 32, "patch_
 logger = logging.getLogger(__name__)
 
 
-def second_judge(folder: Path, *, minutes: float = 8.0) -> Path:
+def second_judge(folder: Path, *, minutes: float = 16.0) -> Path:
     """The folder of the second judge for open_clip's `local-dir:`, trained now unless it is there already."""
     home = folder / "clip"
     if not (home / "open_clip_model.safetensors").is_file():
@@ -107,6 +107,6 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out/second-judge"))
-    parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--minutes", type=float, default=16.0)
     options = parser.parse_args()
     second_judge(options.out, minutes=options.minutes)

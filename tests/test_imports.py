@@ -12,6 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "src" / "assetmill"
 LEVELS = {
     "records": 0,
+    "yaml_text": 1,
     "config": 1,
     "storage": 2,
     "intake": 3,
@@ -22,6 +23,7 @@ LEVELS = {
     "operate": 4,
     "review": 4,
     "pipeline": 5,
+    "cli_models": 6,
     "cli": 6,
     "__init__": 0,
     "__main__": 7,

@@ -195,15 +195,26 @@ def test_chosen_but_unpublished() -> None:
 
 
 def test_transient_is_tried_again() -> None:
-    """A transient failure is work for the next night; finished, rejected and cut candidates are not."""
+    """A transient failure is work for the next night; finished and rejected candidates are not."""
     night = two()
     (first, second) = night.plan().assets
-    for raw, code in zip(night.requests(first), (OK, TRANSIENT, REJECTED, CUT), strict=True):
+    for raw, code in zip(night.requests(first), (OK, TRANSIENT, REJECTED, OK), strict=True):
         night.statuses[raw] = code
     for raw in night.requests(second):
         night.statuses[raw] = POISON
     assert [p.missing for p in night.plan().assets] == [1, 0]
     assert all(p.known for p in night.plan().assets)
+
+
+def test_cut_candidates_are_done_while_cutting_is_on() -> None:
+    """A candidate that was dropped mid-way is not made by the next night, unless cutting was turned off since."""
+    night = two(cut={"at": [0.5], "keep": [0.5]})
+    (first, _) = night.plan().assets
+    for raw, code in zip(night.requests(first), (OK, OK, CUT, CUT), strict=True):
+        night.statuses[raw] = code
+    assert [p.missing for p in night.plan().assets] == [0, 4]
+    night.settings = {}
+    assert [p.missing for p in night.plan().assets] == [2, 4]
 
 
 def test_lost_picture_is_chosen_again() -> None:
@@ -310,12 +321,14 @@ def test_seed_column() -> None:
 def test_overrides() -> None:
     """A row's own number of candidates, size and negative prompt win over the config's."""
     one = asset("a", candidates=2, width=32, height=24, negative="text")
-    night = Night([one, asset("b")], {"candidates": 3, "model": {"negative": "blur"}})
+    night = Night([one, asset("b")], {"candidates": 3})
     assert [p.missing for p in night.plan().assets] == [2, 3]
     request, _ = requests_of(one, night.render(one)[0], BASE, night.config, range(1))
     assert (request.width, request.height, request.negative) == (32, 24, "text")
-    request, _ = requests_of(night.assets[1], night.render(one)[0], BASE, night.config, range(1))
+    base = replace(BASE, negative="blur")
+    request, _ = requests_of(night.assets[1], night.render(one)[0], base, night.config, range(1))
     assert (request.width, request.height, request.negative) == (16, 16, "blur")
+    assert requests_of(one, night.render(one)[0], lambda _: base, night.config, range(1))[0].negative == "text"
 
 
 def test_more_candidates() -> None:

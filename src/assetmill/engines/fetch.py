@@ -202,7 +202,11 @@ def _asked(
         assert connection is not None
         path = target.path + (f"?{target.query}" if target.query else "")
         connection.request("GET", path, headers={**sent, "User-Agent": f"assetmill/{__version__}", **headers})
-        yield connection.getresponse()
+        answer = connection.getresponse()
+        try:
+            yield answer
+        finally:
+            answer.close()  # it outlives its connection
     except (OSError, http.client.HTTPException) as error:
         if time.monotonic() >= deadline:
             raise _too_slow(host, guard) from error

@@ -391,7 +391,7 @@ class _UrlMemory:
             return None
 
     def is_old(self, url: str, hours: float | None) -> bool:
-        return hours is not None and time.time() - float(self._entry(url).get("asked", 0)) > hours * 3600
+        return hours is not None and time.time() - float(self._entry(url).get("asked", 0)) >= hours * 3600
 
     def validators(self, url: str) -> tuple[str, str]:
         entry = self._entry(url)
@@ -401,7 +401,7 @@ class _UrlMemory:
         with self._lock:
             assert self._known is not None
             self._known[_hash_url(url)] = {
-                "picture": asdict(picture), "etag": etag, "modified": modified, "asked": round(time.time()),
+                "picture": asdict(picture), "etag": etag, "modified": modified, "asked": time.time(),
             }  # fmt: skip
             self._changed = True
 

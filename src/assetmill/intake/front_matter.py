@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import yaml
 
-from assetmill.config import load_yaml
 from assetmill.intake.template_guard import nearest
 from assetmill.records import InputError, Problem
+from assetmill.yaml_text import load_yaml
 
 KEYS = ("description", "negative", "rank_text", "axes")
 

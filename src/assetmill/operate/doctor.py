@@ -7,11 +7,13 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from assetmill.config import Config, read_config
+from assetmill.config import Config, ModelConfig, read_config
+from assetmill.engines.memory import check_memory
 from assetmill.engines.protocols import EngineError
 from assetmill.engines.registry import resolve_judge, resolve_model, resolve_upscaler
 from assetmill.operate.lock import lock_holder
@@ -71,8 +73,10 @@ def _examine_machine() -> Iterator[Finding]:
 
 
 def _examine_models(config: Config) -> Iterator[Finding]:
+    models = {"model": config.model} | {f"models.{name}": section for name, section in config.models.items()}
     checks: dict[str, tuple[str, Callable[[], str]]] = {
-        "model": (config.model.source, lambda: resolve_model(config.model, config.resolve).revision),
+        name: (section.source, partial(_look_at_model, section, config)) for name, section in models.items()
+    } | {
         "judge": (config.judge.source, lambda: resolve_judge(config.judge, config.resolve).key),
         "upscaler": (config.upscale.source, lambda: resolve_upscaler(config.upscale, config.resolve).key),
     }
@@ -81,6 +85,13 @@ def _examine_models(config: Config) -> Iterator[Finding]:
             yield Finding(True, what, f"{source}: {resolve()[:16]}")
         except (InputError, EngineError) as error:
             yield Finding(False, what, str(error), f"check `{what}` in the config")
+
+
+def _look_at_model(section: ModelConfig, config: Config) -> str:
+    spec = resolve_model(section, config.resolve)
+    if spec.gib:
+        check_memory(spec, section)
+    return spec.revision
 
 
 def _examine_store(config: Config) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ a row says is looked up and checked here, before any model is loaded; whatever i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,12 @@ from assetmill.config import Config, ModelConfig
 from assetmill.deliver.picture import decode
 from assetmill.engines.adapters import resolve_lora
 from assetmill.engines.operations import DEFAULT_STRENGTH, adapters_for
+from assetmill.engines.own_options import request_options
 from assetmill.engines.protocols import ModelSpec, Part
 from assetmill.engines.references import Picture, References, StoredPictures, UnusableReference
 from assetmill.engines.registry import check_request, check_settings, count_tokens, resolve_model
 from assetmill.intake.plan import AssetPlan, requests_of
+from assetmill.operate.adapter_files import keep_adapter
 from assetmill.records import (
     Adapter,
     Asset,
@@ -32,8 +34,7 @@ from assetmill.records import (
     Request,
     Scalar,
 )
-from assetmill.storage.layout import blob_path
-from assetmill.storage.store import Store, put_blob
+from assetmill.storage.store import Store
 
 DEFAULT = ""
 """The name of the config's `model` among its models."""
@@ -70,7 +71,7 @@ def base_request(section: ModelConfig, spec: ModelSpec) -> Request:
         spec.guidance if section.guidance is None else section.guidance, negative=section.negative,
         scheduler=section.scheduler or spec.scheduler, operation=section.operation,
         strength=section.strength if section.operation in DEFAULT_STRENGTH else None,
-        adapters=adapters_for(spec, section.operation), options=tuple(sorted(section.options.items())),
+        adapters=adapters_for(spec, section.operation), options=request_options(spec, section.options),
     )  # fmt: skip
 
 
@@ -244,7 +245,7 @@ class Recipes:
             return tuple(problems)
         kinds = [r.kind for r in references if r.role == "control"]
         return replace(
-            base_request(section, spec), references=tuple(references), options=tuple(sorted(options.items())),
+            base_request(section, spec), references=tuple(references), options=request_options(spec, options),
             adapters=adapters_for(spec, operation, kinds, loras),
         )  # fmt: skip
 
@@ -327,7 +328,8 @@ class Recipes:
         known = [part.name for part in spec.parts if part.kind == "control"]
         if own.control_kind is None:
             if len(known) != 1:
-                complain("control_kind", "which kind of map it is, is not said", f"write one of {', '.join(known)}")
+                way_out = f"write one of {', '.join(known)}" if known else "add ControlNet folders to model.control"
+                complain("control_kind", "which kind of map it is, is not said", way_out)
             return known[0] if known else ""
         kind = own.control_kind.strip().lower()
         if known and kind not in known:
@@ -404,14 +406,6 @@ class Recipes:
         return InputError([replace(p, file=file, row=row, message=f"{asset.id}: {p.message}") for p in problems])
 
 
-def keep_adapter(store: Store, path: Path, sha256: str) -> None:
-    """Puts a LoRA's file into the store, so that its pictures can be made again when it is gone from the sheet."""
-    if store.stat(blob_path(sha256, "safetensors")) is not None:
-        return
-    if put_blob(store, path.read_bytes(), "safetensors", "application/octet-stream") != sha256:
-        raise InputError(Problem("the LoRA changed since it was planned", "run again", file=str(path)))
-
-
 # --- inside -------------------------------------------------------------------------------------------------
 
 
@@ -461,20 +455,3 @@ def _same_weights_elsewhere(sections: Mapping[str, ModelConfig], specs: Mapping[
 def _shown(text: str) -> str:
     """A reference as messages may show it: a URL without its query, which may hold a secret."""
     return text.partition("?")[0] if "://" in text else text
-
-
-def adapters_in_store(store: Store, adapters: Collection[Adapter], folder: Path) -> dict[str, Path]:
-    """Copies LoRAs that the store holds into a folder; gives their paths by hash."""
-    from assetmill.storage.store import get_blob
-
-    paths = {}
-    for adapter in adapters:
-        if adapter.kind == "lora" and store.stat(blob_path(adapter.sha256, "safetensors")) is not None:
-            path = folder / f"{adapter.sha256}.safetensors"
-            if not path.is_file():
-                folder.mkdir(parents=True, exist_ok=True)
-                temporary = path.with_suffix(".tmp")
-                temporary.write_bytes(get_blob(store, adapter.sha256, "safetensors"))
-                temporary.replace(path)
-            paths[adapter.sha256] = path
-    return paths

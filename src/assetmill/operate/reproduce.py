@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from assetmill.config import read_config
+from assetmill.config import Config, ModelConfig, read_config
 from assetmill.deliver.picture import decode, encode
-from assetmill.engines.protocols import Generator, Upscaler
-from assetmill.engines.registry import load_generator, load_upscaler, resolve_model, resolve_upscaler
+from assetmill.engines.adapters import resolve_lora
+from assetmill.engines.enlarge import enlarge, tileable_axes
+from assetmill.engines.folders import cache_folder
+from assetmill.engines.protocols import Generator, ModelSpec, Upscaler
+from assetmill.engines.references import StoredPictures
+from assetmill.engines.registry import check_request, load_generator, load_upscaler, resolve_model, resolve_upscaler
+from assetmill.operate.adapter_files import adapters_in_store
 from assetmill.operate.settle import extension_of
-from assetmill.records import InputError, Problem, blob_key, request_from_json
+from assetmill.records import InputError, Problem, Request, blob_key, request_from_json
 from assetmill.storage.catalog import Catalog, CatalogEntry, open_catalog
 from assetmill.storage.layout import blob_path
-from assetmill.storage.store import Store, get_blob, open_store
+from assetmill.storage.store import CorruptObject, MissingObject, Store, get_blob, open_store
 
 FORMATS = ("png", "webp")
 
@@ -77,9 +82,9 @@ def reproduce(entry: CatalogEntry, generator: Generator, upscaler: Upscaler, sto
     # Candidates keep the format of their day, masters have that of their publication.
     extension = extension_of(entry.media_type)
     base_extension = next((e for e in FORMATS if store.stat(blob_path(entry.blob, e)) is not None), extension)
-    made = generator.generate([request])
+    made = generator.generate([request], references=_references_of(request, store))
     base = encode(made.pixels[0], base_extension)
-    large = upscaler.upscale(made.pixels[:1])[0]
+    large = enlarge(upscaler, made.pixels[:1], [request.positive], tileable=tileable_axes(request))[0]
     master = encode(large, extension)
     old_base = decode(get_blob(store, entry.blob, base_extension))
     old_master = decode(get_blob(store, entry.master, extension))
@@ -103,12 +108,14 @@ def reproduce(entry: CatalogEntry, generator: Generator, upscaler: Upscaler, sto
 def reproduce_entry(path: Path | str, key: str) -> Reproduction:
     """Makes one published image again from its catalog entry alone; see `reproduce`.
 
-    The entry's settings count, not the config's of today; the model is the config's and must be of the same revision.
+    The entry's settings count, not the config's of today. The model is that of the config's models which has the same
+    revision; reference images and LoRAs come from the store.
     """
     config = read_config(path)
     store = open_store(config.store, config.store_url, read_only=True)
     entry = find_entry(open_catalog(store, config.name), key)
-    model = resolve_model(config.model, config.resolve)
+    request = request_from_json(entry.request)
+    model, section = _model_of(request, config)
     upscaler = resolve_upscaler(config.upscale, config.resolve)
     problems = []
     if (model.engine, model.epoch, model.revision) != (entry.engine, entry.request["epoch"], entry.revision):
@@ -125,4 +132,37 @@ def reproduce_entry(path: Path | str, key: str) -> Reproduction:
         )
     if problems:
         raise InputError(problems)
-    return reproduce(entry, load_generator(model, config.model), load_upscaler(upscaler, config.upscale), store)
+    model = _with_loras(model, request, store)
+    if problems := check_request(model, request):
+        raise InputError(problems)
+    return reproduce(entry, load_generator(model, section), load_upscaler(upscaler, config.upscale), store)
+
+
+# --- inside -------------------------------------------------------------------------------------------------
+
+
+def _model_of(request: Request, config: Config) -> tuple[ModelSpec, ModelConfig]:
+    """The config's model that a request was made by, else its first one; LoRAs of the config are left out."""
+    first: tuple[ModelSpec, ModelConfig] | None = None
+    for section in (config.model, *config.models.values()):
+        spec = resolve_model(section.model_copy(update={"adapters": ()}), config.resolve)
+        if (spec.engine, spec.epoch, spec.revision) == (request.engine, request.epoch, request.revision):
+            return spec, section
+        first = first or (spec, section)
+    assert first is not None
+    return first
+
+
+def _with_loras(model: ModelSpec, request: Request, store: Store) -> ModelSpec:
+    """A model with the LoRAs of a request, from the store."""
+    paths = adapters_in_store(store, request.adapters, cache_folder() / "adapters")
+    return replace(model, parts=(*model.parts, *(resolve_lora(path, Path(model.folder)) for path in paths.values())))
+
+
+def _references_of(request: Request, store: Store) -> dict[str, Any] | None:
+    if not request.references:
+        return None
+    try:
+        return StoredPictures(store, decode)([request])
+    except (MissingObject, CorruptObject) as error:
+        raise InputError(Problem(f"a reference image cannot be read: {error}", "restore it from a backup")) from error

@@ -32,7 +32,8 @@ class Family:
     """One pipeline class of diffusers. `size` 0: read from the folder. `token_part` is the tokenizer's folder.
 
     `gib_per_image` is a start for the batch size on a GPU: GiB of activations per image of 1024 x 1024 pixels.
-    `guidance_argument` is what the pipeline calls the guidance, `does` what there is beside text to image.
+    `guidance_argument` is what the pipeline calls the guidance, `schedulers` a key of SCHEDULERS (empty: found from the
+    folder's own scheduler), `does` what there is beside text to image.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Family:
     gib_per_image: float = 4.0
     option_names: tuple[str, ...] = ()
     guidance_argument: str = "guidance_scale"
+    schedulers: str = ""
     does: Does = Does()
 
 
@@ -54,6 +56,7 @@ _OWN = ("clip_guidance", "clip_cutouts", "seamless", "weights")
 """What the latent engine does itself on U-Nets (see `own_options.py`)."""
 _SD_OPTIONS = ("clip_skip", "eta", "guidance_rescale", *_OWN)
 _BINS = ("use_resolution_binning",)
+_SIGMAS = "flow with sigmas"
 _SD = Does(
     "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline", "StableDiffusionControlNetPipeline",
     "ControlNetModel", "image", ip_adapter=True, lora=True,
@@ -93,14 +96,17 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         ),
         "FluxPipeline": Family(
             "flux", 28, 3.5, size=1024, size_multiple=16, guidance_kind="distilled",
-            token_part="tokenizer_2", token_limit=512, does=_FLUX,
+            token_part="tokenizer_2", token_limit=512, schedulers=_SIGMAS, does=_FLUX,
         ),
         "Flux2Pipeline": Family(
             "flux2", 50, 4.0, size=1024, size_multiple=16, guidance_kind="distilled", token_limit=512,
+            schedulers=_SIGMAS,
         ),
-        "Flux2KleinPipeline": Family("flux2-klein", 50, 4.0, size=1024, size_multiple=16, token_limit=512),
+        "Flux2KleinPipeline": Family(
+            "flux2-klein", 50, 4.0, size=1024, size_multiple=16, token_limit=512, schedulers=_SIGMAS,
+        ),
         "LatentConsistencyModelPipeline": Family(
-            "lcm", 4, 8.5, guidance_kind="distilled",
+            "lcm", 4, 8.5, guidance_kind="distilled", schedulers="latent consistency",
             does=Does("LatentConsistencyModelImg2ImgPipeline", ip_adapter=True, lora=True),
         ),
         "PixArtAlphaPipeline": Family("pixart", 20, 4.5, size=1024, token_limit=120, option_names=_BINS),
@@ -109,10 +115,12 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             "sana", 20, 4.5, size=1024, size_multiple=32, token_limit=300, option_names=_BINS,
             does=Does(control="SanaControlNetPipeline", controlnet="SanaControlNetModel", lora=True),
         ),
-        "ZImagePipeline": Family("z-image", 9, 5.0, size=1024, size_multiple=16, token_limit=512, does=_Z_IMAGE),
+        "ZImagePipeline": Family(
+            "z-image", 9, 5.0, size=1024, size_multiple=16, token_limit=512, schedulers="flow by Euler", does=_Z_IMAGE,
+        ),
         "QwenImagePipeline": Family(
             "qwen-image", 50, 4.0, size=1024, size_multiple=16, token_limit=1024, guidance_argument="true_cfg_scale",
-            does=_QWEN,
+            schedulers=_SIGMAS, does=_QWEN,
         ),
         "HunyuanDiTPipeline": Family(
             "hunyuan-dit", 50, 5.0, size=1024, size_multiple=16,
@@ -304,6 +312,14 @@ def may_sell(licence: str) -> bool | None:
     return COMMERCIAL.get(licence.lower())
 
 
+def describe_terms(licence: str, commercial: bool | None) -> str:
+    """A licence and whether it allows commercial use, as a person reads it."""
+    if not licence:
+        return "unknown licence"
+    uses = {True: "commercial use", False: "no commercial use", None: "commercial use unknown"}
+    return f"{licence} ({uses[commercial]})"
+
+
 JUDGE_LICENCES: tuple[tuple[str, str, str], ...] = (
     ("*", "openai", "mit"),
     ("*", "laion*", "mit"),
@@ -349,10 +365,15 @@ SCHEDULERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "FlowMatchHeunDiscreteScheduler",
             "UniPCMultistepScheduler",
         ),
+        "flow with sigmas": ("FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler"),
+        "flow by Euler": ("FlowMatchEulerDiscreteScheduler",),
+        "latent consistency": ("LCMScheduler",),
     }
 )
 """Schedulers of diffusers that a config may name, by what the model was trained as.
 
+Pipelines with noise levels of their own (`flow with sigmas`) hand them to the scheduler, which has to take them;
+Z-Image's hands over a list, which only one does.
 Left out: DPMSolverSDEScheduler, whose noise comes from one tree for the whole batch, so that a picture would depend on
 its neighbours; LMSDiscreteScheduler and DEISMultistepScheduler, which need SciPy.
 """

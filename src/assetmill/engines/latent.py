@@ -15,14 +15,17 @@ from assetmill.engines.adapters import LoraShelf
 from assetmill.engines.clip_guidance import ClipGuide, Guidance
 from assetmill.engines.devices import free_gib, memory_errors, pick_device, pick_dtype, to_bytes
 from assetmill.engines.encode import PromptEncoder
+from assetmill.engines.fixed_shapes import FixedShapes, first_rows
 from assetmill.engines.latent_loading import arrange, denoiser_of, load_pipeline
 from assetmill.engines.latent_operations import OperationPipelines, Prepared
 from assetmill.engines.operations import CUT_OPERATIONS
 from assetmill.engines.own_options import GUIDANCE, SEAMLESS, WEIGHTS, pipeline_options
 from assetmill.engines.pausing import Halt, Stretch
+from assetmill.engines.preview import load_preview
 from assetmill.engines.protocols import EngineError, Generated, ModelSpec, OnStep, Paused
 from assetmill.engines.registry import check_request
 from assetmill.engines.sampling import Watch
+from assetmill.engines.schedulers import scheduler_names, settings_for
 from assetmill.engines.seamless import circular_padding, convolutional, read_axes
 from assetmill.engines.weighting import plain_text
 from assetmill.records import Request
@@ -54,6 +57,10 @@ class LatentGenerator:
             loras = [part for part in spec.parts if part.kind == "lora"]
             self._loras = LoraShelf(self.pipeline, loras)
             arrange(self.pipeline, self.device, config)
+        # a compiled denoiser is compiled anew for each new shape
+        self._shapes = FixedShapes() if config.compile else None
+        previews = [part for part in spec.parts if part.kind == "preview"]
+        self._tiny = load_preview(previews[0], self.device, self.dtype) if previews else None
         self._offload = config.offload
         self._active = self.pipeline
         self._family = facts.family_named(spec.family)
@@ -75,7 +82,8 @@ class LatentGenerator:
         self._check(batch, watched=on_step is not None)
         if on_step is not None and batch[0].operation not in CUT_OPERATIONS:
             raise EngineError(f"{batch[0].operation} cannot be watched mid-way; pause it in place of cutting")
-        return self._sample(batch, references or {}, on_step=on_step)
+        filled, _ = self._shapes.fill(batch) if self._shapes and on_step is None else (batch, None)
+        return first_rows(self._sample(filled, references or {}, on_step=on_step), len(batch))
 
     def generate_part(
         self,
@@ -87,7 +95,9 @@ class LatentGenerator:
     ) -> Generated:
         """One stretch of the sampling of requests that share a bucket; see PausingGenerator."""
         self._check(batch, watched=True)
-        return self._sample(batch, references or {}, resume=resume, pause_at=pause_at)
+        filled, paused = self._shapes.fill(batch, resume) if self._shapes else (batch, resume)
+        made = self._sample(filled, references or {}, resume=paused, pause_at=pause_at)
+        return first_rows(made, len(batch))
 
     def _sample(
         self,
@@ -274,10 +284,11 @@ class LatentGenerator:
         import diffusers
 
         kind = self._scheduler_class if not name else getattr(diffusers, name, None)
-        known = sorted({self._scheduler_class.__name__, *(n for names in facts.SCHEDULERS.values() for n in names)})
+        own = self._scheduler_class.__name__
+        known = scheduler_names(self._family, own, self._scheduler_config)
         if kind is None or (name and name not in known):
             raise EngineError(f"scheduler {name!r} is unknown; use one of {', '.join(known)}")
-        return kind.from_config(self._scheduler_config)
+        return kind.from_config(settings_for(name, own, self._scheduler_config))
 
     def _row_tensors(self, pipeline: Any) -> list[str]:
         """Names of the loop's tensors with a row per picture. With guidance `prompt_embeds` holds both halves."""
@@ -287,7 +298,7 @@ class LatentGenerator:
     def _decode_preview(self, latents: torch.Tensor) -> torch.Tensor:
         import torch
 
-        vae = self.pipeline.vae
+        vae = self._tiny if self._tiny is not None else self.pipeline.vae
         upcast = vae.dtype == torch.float16 and vae.config.get("force_upcast")
         if upcast:
             vae.to(dtype=torch.float32)

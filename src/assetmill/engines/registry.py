@@ -30,6 +30,7 @@ from assetmill.engines.protocols import (
     Upscaler,
     UpscalerSpec,
 )
+from assetmill.engines.schedulers import scheduler_names
 from assetmill.engines.tokens import count_tokens
 from assetmill.engines.weighting import reads_long_prompts
 from assetmill.records import InputError, Problem, Request, content_key
@@ -394,6 +395,5 @@ def _scheduler_names(spec: ModelSpec) -> tuple[str, ...] | None:
     if spec.schedulers is not None or spec.engine != "diffusers":
         return spec.schedulers
     path = Path(spec.folder) / "scheduler" / "scheduler_config.json"
-    own = str(read_json(path).get("_class_name", "")) if path.is_file() else ""
-    names = facts.SCHEDULERS["flow" if own.startswith("FlowMatch") else "diffusion"]
-    return tuple(sorted({*names, own} - {""}))
+    settings = read_json(path) if path.is_file() else {}
+    return scheduler_names(facts.family_named(spec.family), str(settings.get("_class_name", "")), settings)

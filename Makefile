@@ -12,7 +12,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo test lint types check bench peers kills scale lock docs starter-docs clean
+.PHONY: clip-guidance help demo test lint types check bench peers kills scale lock docs starter-docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -42,6 +42,9 @@ check: lint types test  ## all three
 
 bench: $(VENV)/.installed  ## measure this machine, into docs/performance.md
 	$(BIN)/python benchmarks/pipeline.py
+
+clip-guidance: $(VENV)/.installed  ## what CLIP guidance gives under other judges, into docs/clip-guidance.md
+	$(BIN)/python benchmarks/clip_guidance.py
 
 scale: $(VENV)/.installed  ## plan 100,000 rows x 8 over a filled folder and a filled bucket
 	$(BIN)/python benchmarks/plan.py

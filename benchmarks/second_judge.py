@@ -1,8 +1,8 @@
 """A second open_clip judge for the starter world, to measure what the first one must not: its own guidance.
 
 It shares neither architecture (a ViT, not a ResNet), nor weights, seed or pictures with the pack's CLIP: it learns from
-renders of its own split, held-out combinations included, and sees no generated picture. Made in a quarter of an hour, not
-shipped.
+renders of its own split, held-out combinations included, and sees no generated picture. Made in a quarter of an hour,
+not shipped.
 """
 
 from __future__ import annotations

@@ -13,12 +13,13 @@ import pytest
 from assetmill.config import ModelConfig
 from assetmill.engines import facts
 from assetmill.engines.batching import Done, generate_all
+from assetmill.engines.fixed_shapes import FixedShapes
 from assetmill.engines.latent import LatentGenerator
 from assetmill.engines.pausing import stop_after
 from assetmill.engines.protocols import EngineError
 from assetmill.engines.registry import load_generator, resolve_model
 from assetmill.engines.simulated import SimulatedGenerator, draw, resolve_simulated
-from assetmill.records import Request
+from assetmill.records import InputError, Request
 from tiny_models import write_tiny_flux, write_tiny_sd, write_tiny_sdxl
 
 pytestmark = pytest.mark.filterwarnings(
@@ -48,8 +49,8 @@ def sdxl(tmp_path_factory: pytest.TempPathFactory) -> LatentGenerator:
     return load(write_tiny_sdxl(tmp_path_factory.mktemp("models") / "tiny-sdxl"))
 
 
-def load(folder: Path) -> LatentGenerator:
-    config = ModelConfig(source=str(folder), device="cpu")
+def load(folder: Path, **settings: Any) -> LatentGenerator:
+    config = ModelConfig(source=str(folder), device="cpu", **settings)
     generator = load_generator(resolve_model(config, Path), config)
     assert isinstance(generator, LatentGenerator)
     return generator
@@ -142,6 +143,57 @@ def test_the_simulated_engine_pauses_too() -> None:
     pictures = {r: part.generated.pixels[i] for part in done for i, r in enumerate(part.requests)}
     for request in chosen:
         assert np.array_equal(pictures[request], draw(request))
+
+
+def test_a_tiny_vae_shows_half_made_pictures(tmp_path: Path) -> None:
+    """With `model.preview` a pause shows the tiny VAE's picture; what is finished is the model's own."""
+    import torch
+    from diffusers import AutoencoderTiny
+
+    folder = write_tiny_sd(tmp_path / "sd")
+    plain = load(folder)
+    torch.manual_seed(5)
+    blocks = {"encoder_block_out_channels": (8,) * 2, "decoder_block_out_channels": (8,) * 2}
+    AutoencoderTiny(**blocks, num_encoder_blocks=(1,) * 2, num_decoder_blocks=(1,) * 2).save_pretrained(
+        tmp_path / "tiny"
+    )
+    quick = load(folder, preview=tmp_path / "tiny")
+    requests = make_requests(plain, 2)
+    assert [r.key for r in make_requests(quick, 2)] == [r.key for r in requests]
+    shown = quick.generate_part(requests, pause_at=0.5)
+    assert shown.pixels.shape == (2, 32, 32, 3)
+    assert not np.array_equal(shown.pixels, plain.generate_part(requests, pause_at=0.5).pixels)
+    end = quick.generate_part(requests, resume=shown.paused)
+    assert np.abs(end.pixels.astype(int) - plain.generate(requests).pixels).max() <= 1
+    with pytest.raises(InputError, match="not an AutoencoderTiny"):
+        load(folder, preview=folder / "vae")
+
+
+def test_compiled_batches_keep_their_shape(tmp_path: Path) -> None:
+    """Compiled, a partial batch is filled up to the largest one, and gives the pictures it would give alone."""
+    folder = write_tiny_sd(tmp_path / "sd")
+    plain = load(folder)
+    fixed = load(folder)
+    fixed._shapes = FixedShapes()  # what `compile` sets; compiling itself takes a minute here
+    sizes: list[int] = []
+    fixed.pipeline.unet.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    requests = make_requests(plain, 5, scheduler="EulerAncestralDiscreteScheduler")
+    fixed.generate(requests[:3])
+    made = fixed.generate(requests[3:])
+    assert set(sizes) == {6}, "two rows a picture, with guidance"
+    assert made.pixels.shape[0] == 2
+    assert np.abs(made.pixels.astype(int) - plain.generate(requests[3:]).pixels).max() <= 1
+    paused = fixed.generate_part(requests[:3], pause_at=0.5).paused
+    end = fixed.generate_part(requests[1:2], resume=paused[1:2])
+    assert np.abs(end.pixels.astype(int) - plain.generate(requests[1:2]).pixels).max() <= 1
+
+
+def test_fused_projections_give_the_same(tmp_path: Path) -> None:
+    """Fusing query, key and value changes pictures by rounding only; with LoRAs it is refused."""
+    folder = write_tiny_sd(tmp_path / "sd")
+    plain, fused = load(folder), load(folder, fuse=True)
+    requests = make_requests(plain, 2)
+    assert np.abs(fused.generate(requests).pixels.astype(int) - plain.generate(requests).pixels).max() <= 1
 
 
 def _keep(seen: dict[int, Any], step: Any) -> None:

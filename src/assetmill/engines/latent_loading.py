@@ -63,6 +63,12 @@ def arrange(pipeline: Any, device: torch.device, config: ModelConfig) -> None:
         pipeline.enable_model_cpu_offload(device=device)
     else:
         pipeline.to(device)
+    if config.fuse:
+        if config.adapters:
+            raise EngineError("fused projections would leave LoRAs out; set model.fuse: false, or remove the adapters")
+        if not hasattr(denoiser, "fuse_qkv_projections"):
+            raise EngineError(f"{type(denoiser).__name__} has no projections to fuse; set model.fuse: false")
+        denoiser.fuse_qkv_projections()
     if config.compile:
         denoiser.compile_repeated_blocks()
 

@@ -23,6 +23,7 @@ from assetmill.engines.folders import (
 )
 from assetmill.engines.image_prompt import resolve_ip_adapter
 from assetmill.engines.operations import operations_of
+from assetmill.engines.preview import resolve_preview
 from assetmill.engines.protocols import ModelSpec, Part
 from assetmill.records import InputError, Problem
 
@@ -258,7 +259,7 @@ def _find_snapshot(model_id: str, commit: str, offline: bool) -> Path:
 def _parts(
     config: ModelConfig, resolve: Callable[[Path | str], Path], folder: Path, index: Mapping[str, Any]
 ) -> tuple[Part, ...]:
-    """The LoRAs, ControlNets and IP-Adapter that a config lays over the model. Raises InputError with all problems."""
+    """The LoRAs, ControlNets, IP-Adapter and tiny VAE that a config adds. Raises InputError with all problems."""
     does = _family(index["_class_name"]).does
     denoiser = _config(folder, "unet") or _config(folder, "transformer")
     parts: list[Part] = []
@@ -282,6 +283,8 @@ def _parts(
     gather(partial(resolve_controls, config.control, does, denoiser, resolve))
     if config.ip_adapter is not None:
         gather(partial(resolve_ip_adapter, resolve(config.ip_adapter), folder, does, denoiser))
+    if config.preview is not None:
+        gather(partial(resolve_preview, resolve(config.preview), denoiser.get("in_channels")))
     if problems:
         raise InputError(problems)
     return tuple(parts)

@@ -9,7 +9,7 @@ in tensors shaped like the latents can be stopped: the memory travels with the r
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from assetmill.engines.protocols import EngineError, Paused
@@ -123,6 +123,16 @@ class Stretch:
             del self.denoiser.forward
         else:  # offloading wraps forward on the instance
             self.denoiser.forward = self._forward
+
+
+def copy_paused(paused: Paused) -> Paused:
+    """A copy that draws noise of its own: going on with it does not touch the original's generator."""
+    import torch
+
+    state: RowState = paused.state
+    generator = torch.Generator(state.generator.device)
+    generator.set_state(state.generator.get_state())
+    return replace(paused, state=RowState(state.latents, generator, state.memory))
 
 
 def stop_after(share: float, total: int) -> int:

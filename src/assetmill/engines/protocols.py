@@ -26,9 +26,9 @@ class OutOfMemory(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Weights beside a model's own, named by a config: `kind` is `lora`, `control` or `ip-adapter`.
+    """Weights beside a model's own, named by a config: `kind` is `lora`, `control`, `ip-adapter` or `preview`.
 
-    A request that uses one names its hash among its adapters. `name` is the kind of map that a ControlNet takes (edge,
+    A request that uses one (a tiny VAE for previews decides no picture) names its hash among its adapters. `name` is the kind of map that a ControlNet takes (edge,
     depth, pose), else the file's stem. `sha256` is the hash of a file, or the fingerprint of a folder.
     """
 

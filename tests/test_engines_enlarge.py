@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 
 from assetmill.config import UpscaleConfig
-from assetmill.engines.enlarge import enlarge
+from assetmill.engines.enlarge import enlarge, tileable_axes
 from assetmill.engines.registry import load_upscaler, resolve_upscaler
+from assetmill.records import Request
 
 
 def load(**settings: Any) -> Any:
@@ -47,18 +49,36 @@ def seam(large: np.ndarray, axis: int) -> tuple[float, float]:
 @pytest.mark.parametrize("settings", [{}, {"engine": "lanczos", "scale": 4}, {"tile": 48}], ids=str)
 def test_tileable_stays_tileable(settings: dict[str, Any]) -> None:
     """Opposite edges of an enlarged tile differ no more than neighbouring rows and columns inside it."""
-    large = enlarge(load(**settings), make_tile(), tileable=True)
+    large = enlarge(load(**settings), make_tile(), tileable="xy")
     assert large.shape == (1, 256, 256, 3)
     for axis in (1, 2):
         edge, inside = seam(large, axis)
         assert edge <= inside * 1.1
 
 
+def test_one_axis() -> None:
+    """Along the axis that was not asked for, pictures are enlarged as ever."""
+    tile, upscaler = make_tile(), Noisy()
+    large = enlarge(upscaler, tile, tileable="x")
+    assert large.shape == (1, 128, 128, 3)
+    assert seam(large, 1)[0] > 40
+    assert seam(enlarge(upscaler, tile, tileable="y"), 1)[0] < 4
+    np.testing.assert_array_equal(large[:, :, :32], enlarge(upscaler, tile)[:, :, :32])
+
+
+def test_requests_say_what_tiles() -> None:
+    """The option that made a picture seamless is the one that keeps it so."""
+    plain = Request("diffusers", 1, "m", "r", "moss", 0, 64, 64, 4, 3.0)
+    assert tileable_axes(plain) == ""
+    assert tileable_axes(replace(plain, options=(("seamless", True),))) == "xy"
+    assert tileable_axes(replace(plain, options=(("seamless", "x"),))) == "x"
+
+
 def test_even_what_drifts_is_closed() -> None:
     """An upscaler that treats top and bottom differently leaves a seam; with `tileable` there is none."""
     tile = make_tile()
     open_edge, inside = seam(enlarge(Noisy(), tile), 1)
-    closed_edge, _ = seam(enlarge(Noisy(), tile, tileable=True), 1)
+    closed_edge, _ = seam(enlarge(Noisy(), tile, tileable="xy"), 1)
     assert open_edge > 40 > inside
     assert closed_edge < 4
 
@@ -66,8 +86,8 @@ def test_even_what_drifts_is_closed() -> None:
 def test_shifting_a_tile_commutes() -> None:
     """Enlarging a rolled tile gives the rolled result: the edge has context like the rest."""
     upscaler, tile = load(engine="lanczos", scale=2), make_tile()
-    plain = enlarge(upscaler, tile, tileable=True).astype(int)
-    rolled = enlarge(upscaler, np.roll(tile, (16, 16), axis=(1, 2)), tileable=True).astype(int)
+    plain = enlarge(upscaler, tile, tileable="xy").astype(int)
+    rolled = enlarge(upscaler, np.roll(tile, (16, 16), axis=(1, 2)), tileable="xy").astype(int)
     assert np.abs(np.roll(plain, (32, 32), axis=(1, 2)) - rolled).max() <= 1
 
 

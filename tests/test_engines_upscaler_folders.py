@@ -144,7 +144,7 @@ def test_tileable_and_transparent(folders: Callable[[str], Path], name: str) -> 
     upscaler = load(folders(name), name)
     pictures = np.concatenate([make_pictures(1, 32, 32), np.zeros((1, 32, 32, 1), np.uint8)], axis=-1)
     pictures[:, :, 16:, 3] = 255
-    large = enlarge(upscaler, pictures, ["moss"], tileable=True)
+    large = enlarge(upscaler, pictures, ["moss"], tileable="xy")
     assert large.shape == (1, 32 * upscaler.scale, 32 * upscaler.scale, 4)
     assert large[..., 3].min() < large[..., 3].max()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ class Doubler:
     def __init__(self, spoils: int = -1) -> None:
         self.spoils, self.num_pictures = spoils, 0
 
-    def upscale(self, pixels: np.ndarray) -> np.ndarray:
+    def upscale(self, pixels: np.ndarray, texts: Sequence[str] | None = None) -> np.ndarray:
         self.num_pictures += len(pixels)
         large = pixels.repeat(2, axis=1).repeat(2, axis=2)
         large[pixels[:, 0, 0, 0] == self.spoils] = 0
@@ -111,6 +113,23 @@ def test_best_is_upscaled(store: FolderStore) -> None:
     assert settled.outcomes() == {"a": "chosen", "b": "chosen"}
     record = outcome(settled)
     assert (record.work_key, record.num_candidates, len(record.chosen)) == ("wa", 3, 1)
+
+
+def test_upscalers_know_prompt_and_edges(store: FolderStore) -> None:
+    """Upscalers get each picture's prompt; pictures made to tile are continued beyond their edges, others are not."""
+    seen: list[tuple[tuple[int, ...], list[str]]] = []
+
+    class Noting(Doubler):
+        def upscale(self, pixels: np.ndarray, texts: Sequence[str] | None = None) -> np.ndarray:
+            seen.append((pixels.shape[1:3], list(texts or ())))
+            return super().upscale(pixels, texts)
+
+    plain, tiles = group("a", [0.5]), group("b", [0.5])
+    for item in tiles.items:
+        item.request = replace(item.request, options=(("seamless", "x"),))
+    settled = end(store, [plain, tiles], upscaler=Noting())
+    assert sorted(seen) == [((8, 8), ["a"]), ((8, 16), ["b"])]
+    assert {pixels.shape for pixels in settled.masters.values()} == {(16, 16, 3)}
 
 
 def test_bad_master_promotes_the_next(store: FolderStore) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from assetmill import __version__
+from assetmill.cli_models import models_app
 from assetmill.operate.exits import SOME_FAILED, UNAVAILABLE, print_json, run_command
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ eval_app = typer.Typer(help="Measure models.", no_args_is_help=True, rich_markup
 app.add_typer(catalog_app, name="catalog")
 app.add_typer(runs_app, name="runs")
 app.add_typer(eval_app, name="eval")
+app.add_typer(models_app, name="models")
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="Config file (YAML).", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
@@ -118,9 +120,10 @@ def check(config: ConfigPath, as_json: AsJson = False) -> None:
         print_json(found)
     else:
         from assetmill.operate.console import facts_table
+        from assetmill.operate.summary import terms_text
 
-        console = _console()
-        console.print(facts_table(str(config), {k: v for k, v in found.items() if k != "remarks"}))
+        console, shown = _console(), {**found, "licences": terms_text(found["licences"])}
+        console.print(facts_table(str(config), {k: v for k, v in shown.items() if k != "remarks"}))
         for remark in found["remarks"]:
             console.print(remark, style="yellow", markup=False, highlight=False)
     if found["bad_rows"]:
@@ -142,7 +145,7 @@ def plan(
 
     job = open_job(config, only=only or (), limit=limit, force=force)
     made = plan_job(job)
-    summary = summarise_plan(made, job.config, rates_of(job))
+    summary = {**summarise_plan(made, job.config, rates_of(job)), "licences": job.licences}
     if out is not None:
         out.write_bytes(pin_plan(made, summary))
         summary["plan_file"] = str(out)

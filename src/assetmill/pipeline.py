@@ -12,14 +12,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assetmill.config import Config, read_config
-from assetmill.engines.protocols import Engines, ModelSpec
-from assetmill.engines.registry import JudgeSpec, UpscalerSpec, resolve_judge, resolve_upscaler
+from assetmill.engines.facts import describe_terms
+from assetmill.engines.protocols import Engines, JudgeSpec, ModelSpec, SafetySpec, UpscalerSpec
+from assetmill.engines.registry import resolve_judge, resolve_safety, resolve_upscaler
 from assetmill.intake.frames import FRAME_FILE, frame_to_csv
 from assetmill.intake.plan import Plan, PlanContext, check_pins, chunk_key, make_plan
 from assetmill.intake.prompts import PromptBook, flag_long_prompts, load_templates, same_beyond_limit
@@ -63,6 +65,7 @@ class Job:
     only: frozenset[str] = frozenset()
     limit: int | None = None
     force: bool = False
+    safety: SafetySpec | None = None
 
     @property
     def model(self) -> ModelSpec:
@@ -83,6 +86,18 @@ class Job:
         return Terms(self.model.licence, self.model.commercial, self.judge.key, self.recipes.licences())
 
     @property
+    def licences(self) -> dict[str, str]:
+        """What may be done with the weights of each role, as a person reads it."""
+        specs: dict[str, ModelSpec | JudgeSpec | UpscalerSpec | SafetySpec] = {
+            **{f"model {name}".rstrip(): spec for name, spec in self.recipes.specs.items()},
+            "judge": self.judge,
+            "upscaler": self.upscaler,
+        }
+        if self.safety is not None:
+            specs["safety"] = self.safety
+        return {role: describe_terms(spec.licence, spec.commercial) for role, spec in specs.items()}
+
+    @property
     def select_context(self) -> str:
         """All that decides the choice among the same candidates."""
         config = self.config
@@ -90,7 +105,7 @@ class Job:
             "judge": self.judge.key,
             "upscaler": self.upscaler.key,
             "select": config.select.model_dump(mode="json"),
-            "gates": config.gates.model_dump(mode="json", exclude={"max_rejected"}),
+            "gates": config.gates.model_dump(mode="json", exclude={"max_rejected", "safety"}),
             "publish": config.publish.model_dump(mode="json", include={"policy", "min_score", "format"}),
         }
         # Left out while off: a catalog made before there were such settings stays as chosen.
@@ -98,6 +113,8 @@ class Job:
             payload["cut"] = config.cut.model_dump(mode="json")
         if config.adaptive:
             payload["adaptive"] = True
+        if self.safety is not None:
+            payload["safety"] = self.safety.key
         return content_key("select-context", payload)
 
     @property
@@ -159,16 +176,10 @@ def open_job(
     check_name_pattern(config, sheet.headers)
     store = open_store(config.store, config.store_url)
     recipes = open_recipes(config, store, sheet.assets)
-    model = recipes.specs[""]
-    if config.cut.at and not model.cuts:
-        raise InputError(
-            Problem(
-                f"candidates of {model.id} ({model.family}) cannot be cut mid-way",
-                "remove cut.at for this model",
-                file=str(path),
-                column="cut.at",
-            )
-        )
+    uncut = [spec for spec in recipes.specs.values() if config.cut.at and not spec.cuts]
+    if uncut:
+        message = "candidates of {0.id} ({0.family}) cannot be cut mid-way"
+        raise InputError([Problem(message.format(s), "remove cut.at", str(path), column="cut.at") for s in uncut])
     unknown = sorted(set(only) - {a.id for a in sheet.assets})
     if unknown:
         raise InputError(
@@ -178,6 +189,7 @@ def open_job(
         path, config, store, sheet, sheet_data, book, recipes, resolve_judge(config.judge, config.resolve),
         resolve_upscaler(config.upscale, config.resolve), open_index(store, config.name),
         open_catalog(store, config.name), frozenset(only), limit, force,
+        resolve_safety(config.gates.safety, config.resolve),
     )  # fmt: skip
 
 
@@ -215,7 +227,7 @@ def _published_ids(catalog: Catalog) -> dict[str, str]:
 def load_engines(job: Job, plan: Plan | None = None) -> Engines:
     """Loads what a plan needs, or the whole sheet without one; see `operate.loading`. Raises EngineError."""
     assets = [p.asset for p in plan.todo] if plan is not None else job.sheet.assets
-    return load_for(job.config, job.recipes, job.recipes.needed(assets) or ("",), job.judge, job.upscaler)
+    return load_for(job.config, job.recipes, job.recipes.needed(assets) or ("",), job.judge, job.upscaler, job.safety)
 
 
 @dataclass(slots=True)
@@ -354,17 +366,23 @@ def finish_run(run: Run, publish_now: bool = True) -> dict[str, Any]:
             job.index.compact()
             job.index = open_index(job.store, job.config.name)
     published = Publication(job.catalog.latest(), 0, 0, 0)
-    if publish_now:
-        published = publish(
-            run.plan.to_publish, run.plan.removed, store=job.store, config=job.config, index=job.index,
-            catalog=job.catalog, terms=job.terms, meta_context=job.meta_context, run_id=run.id, stages=run.stages,
-        )  # fmt: skip
-    sheet_key = draw_run_sheet(job.store, job.config, job.index, run.id, run.plan) if run.totals.chunks else None
+    with ThreadPoolExecutor(1, thread_name_prefix="contact-sheet") as beside:
+        sheet = (
+            beside.submit(draw_run_sheet, job.store, job.config, job.index, run.id, run.plan)
+            if run.totals.chunks
+            else None
+        )
+        if publish_now:
+            published = publish(
+                run.plan.to_publish, run.plan.removed, store=job.store, config=job.config, index=job.index,
+                catalog=job.catalog, terms=job.terms, meta_context=job.meta_context, run_id=run.id, stages=run.stages,
+            )  # fmt: skip
     report = build_report(
         run.id, job.config, job.base, run.plan, run.totals, published, run.stages, run.reason,
         num_chunks=len(run.chunks), damaged=damaged,
     )  # fmt: skip
-    report["contact_sheet"] = sheet_key
+    report["contact_sheet"] = sheet.result() if sheet is not None else None
+    report["licences"] = job.licences
     write_json(job.store, job.config.name, run.id, "report.json", report)
     return report
 
@@ -466,6 +484,7 @@ def check_job(job: Job) -> dict[str, Any]:
         "revision": job.model.revision,
         "judge": job.judge.key,
         "upscaler": job.upscaler.key,
+        "licences": job.licences,
         "store": job.store.url,
         "remarks": bad + remarks,
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -51,6 +51,19 @@ class Gate(Protocol):
     stage: str
 
     def check(self, pixels: np.ndarray) -> Sequence[Verdict]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonGate:
+    """A gate of a function that gives a reason for each picture that must be rejected, the empty text for others."""
+
+    name: str
+    stage: str
+    reasons: Callable[[np.ndarray], Sequence[str]]
+
+    def check(self, pixels: np.ndarray) -> list[Verdict]:
+        """See Gate. The function gets uint8 (N, H, W, 3): colour alone."""
+        return [Verdict(self.name, not reason, reason) for reason in self.reasons(pixels[..., :3])]
 
 
 class GateError(RuntimeError):

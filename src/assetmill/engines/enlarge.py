@@ -7,13 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from assetmill.engines.protocols import Upscaler
+from assetmill.engines.seamless import read_axes
+from assetmill.records import Request
 
 WRAP = 32
 """Pixels of the opposite edge that a tileable picture is continued with on each side, at most a half of it."""
 
 
 def enlarge(
-    upscaler: Upscaler, pixels: np.ndarray, texts: Sequence[str] | None = None, *, tileable: bool = False
+    upscaler: Upscaler, pixels: np.ndarray, texts: Sequence[str] | None = None, *, tileable: str = ""
 ) -> np.ndarray:
     """Pictures uint8 (N, H, W, 3 or 4) enlarged `upscaler.scale` times, with as many channels as they had.
 
@@ -21,25 +23,32 @@ def enlarge(
     Lanczos where the model invents detail, which transparency must not have. Colours of fully transparent pixels are
     first replaced by the nearest visible ones: whatever lay there would bleed into the edges.
 
-    With `tileable`, opposite edges go on meeting: the picture is continued by its own opposite side before, and what
-    that gives beyond the edge is blended into the edge it continues.
+    Along the axes of `tileable` (`x`: left meets right, `y`: top meets bottom, `xy`) opposite edges go on meeting: the
+    picture is continued by its own opposite side before, and what that gives beyond the edge is blended into the edge
+    it continues.
     """
     if pixels.ndim != 4 or pixels.dtype != np.uint8 or pixels.shape[-1] not in (3, 4):
         raise ValueError(f"pictures are {pixels.dtype} {pixels.shape}; expected uint8 (N, H, W, 3 or 4)")
     if tileable:
-        return _enlarge_wrapped(upscaler, pixels, texts)
+        return _enlarge_wrapped(upscaler, pixels, texts, tileable)
     if pixels.shape[-1] == 3:
         return upscaler.upscale(pixels, texts)
     colour = upscaler.upscale(_spread_colours(pixels), texts)
     return np.concatenate([colour, _enlarge_alpha(upscaler, pixels[..., 3], texts)], axis=-1)
 
 
+def tileable_axes(request: Request) -> str:
+    """The axes along which a request's picture tiles: `x`, `y`, `xy` or none."""
+    return read_axes(dict(request.options).get("seamless", False))
+
+
 # --- inside -------------------------------------------------------------------------------------------------
 
 
-def _enlarge_wrapped(upscaler: Upscaler, pixels: np.ndarray, texts: Sequence[str] | None) -> np.ndarray:
+def _enlarge_wrapped(upscaler: Upscaler, pixels: np.ndarray, texts: Sequence[str] | None, axes: str) -> np.ndarray:
     height, width = pixels.shape[1:3]
-    top, left = min(WRAP, height // 2), min(WRAP, width // 2)
+    top = min(WRAP, height // 2) if "y" in axes else 0
+    left = min(WRAP, width // 2) if "x" in axes else 0
     large = enlarge(upscaler, np.pad(pixels, ((0, 0), (top, top), (left, left), (0, 0)), mode="wrap"), texts)
     large = _close(large, height * upscaler.scale, top * upscaler.scale, axis=1)
     return _close(large, width * upscaler.scale, left * upscaler.scale, axis=2)

@@ -7,16 +7,21 @@ from collections.abc import Sequence
 
 from assetmill.config import Config
 from assetmill.engines.devices import count_lanes, set_threads
-from assetmill.engines.protocols import Engines, Generator, JudgeSpec, UpscalerSpec
-from assetmill.engines.registry import load_generator, load_judge, load_upscaler
+from assetmill.engines.protocols import Engines, Generator, JudgeSpec, SafetySpec, UpscalerSpec
+from assetmill.engines.registry import load_generator, load_judge, load_safety, load_upscaler
 from assetmill.engines.turns import TurnTaking
 from assetmill.operate.recipes import Recipes
 
 
 def load_for(
-    config: Config, recipes: Recipes, names: Sequence[str], judge: JudgeSpec, upscaler: UpscalerSpec
+    config: Config,
+    recipes: Recipes,
+    names: Sequence[str],
+    judge: JudgeSpec,
+    upscaler: UpscalerSpec,
+    safety: SafetySpec | None = None,
 ) -> Engines:
-    """Loads the models of these names (seconds to minutes), judge and upscaler. Raises EngineError.
+    """Loads the models of these names (seconds to minutes), judge, upscaler and safety check. Raises EngineError.
 
     One model works on as many lanes as pay; several take turns on one.
     """
@@ -29,7 +34,7 @@ def load_for(
         generators = [TurnTaking(choices)]
     engines = Engines(
         generators[0], load_judge(judge, config.judge), load_upscaler(upscaler, config.upscale),
-        lanes=tuple(generators[1:]),
+        load_safety(safety, config.gates.safety), lanes=tuple(generators[1:]),
     )  # fmt: skip
     if "torch" in sys.modules:
         set_threads(config.run.threads, lanes)

@@ -10,18 +10,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from assetmill.config import Config
-from assetmill.curate.gates import BREAKER_GATES, Verdict, check_candidates, load_gates
+from assetmill.curate.gates import BREAKER_GATES, Gate, ReasonGate, Verdict, check_candidates, load_gates
+from assetmill.curate.seam import check_seam
 from assetmill.engines.batching import Done, Failed, generate_all
+from assetmill.engines.enlarge import tileable_axes
 from assetmill.engines.protocols import EngineError, Engines, Generator, Paused
 from assetmill.operate.chunks import OpenChunk
-from assetmill.operate.settle import Item
+from assetmill.operate.products import keeps_product, lock_candidate
+from assetmill.operate.settle import Item, References
 from assetmill.operate.stages import Stages
 from assetmill.records import FailureRecord, Request
 
 if TYPE_CHECKING:
     import numpy as np
-
-References = Callable[[Sequence[Request]], Mapping[str, "np.ndarray"]]
 
 _GIVE_UP = 64
 """Requests that fail in one and the same way, before any picture was made, after which the engine is at fault."""
@@ -61,7 +62,9 @@ class Maker:
         self._generators: queue.SimpleQueue[Generator] = queue.SimpleQueue()
         for generator in (engines.generator, *engines.lanes):
             self._generators.put(generator)
-        self._gates = load_gates(config.gates.plugins)
+        self._gates: tuple[Gate, ...] = load_gates(config.gates.plugins)
+        if engines.safety is not None:
+            self._gates = (ReasonGate("safety", "candidate", engines.safety.check), *self._gates)
         self._counting = threading.Lock()
         self._checked = self._bad = self._num_made = 0
         self._first_failed: list[Failed] = []
@@ -72,7 +75,7 @@ class Maker:
         Raises BreakerTripped, EngineError where nothing but one and the same failure comes from the engine.
         """
         requests = [item.request for _, item in work.members]
-        references = self.references(requests) if self.references is not None else None
+        references = self.references(requests) if self.references is not None else {}
         parts: list[Done] = []
         generator = self._generators.get()
         try:
@@ -90,7 +93,7 @@ class Maker:
         self._check_engine(failed, sum(len(part.positions) for part in parts))
         made: list[Item] = []
         for part in parts:
-            made += self._take_in(work, part)
+            made += self._take_in(work, part, references)
         return made
 
     def judge_again(self, items: Sequence[Item]) -> None:
@@ -101,7 +104,7 @@ class Maker:
 
     # --- inside -----------------------------------------------------------------------------------------------
 
-    def _take_in(self, work: Work, part: Done) -> list[Item]:
+    def _take_in(self, work: Work, part: Done, references: Mapping[str, np.ndarray]) -> list[Item]:
         members = [work.members[i][1] for i in part.positions]
         made = part.generated
         for item in members:
@@ -115,8 +118,19 @@ class Maker:
         for row, item in enumerate(members):
             item.refused = made.refused[row] if made.refused else ""
             item.pixels = made.pixels[row]
-        self._check_and_judge(members, made.pixels, made.device_pixels, made.finite)
+        if keeps_product(members[0].request):
+            self._lock_products(members, references)
+            self._check_and_judge(members, _stack(members), None, made.finite)
+        else:
+            self._check_and_judge(members, made.pixels, made.device_pixels, made.finite)
         return members
+
+    def _lock_products(self, members: Sequence[Item], references: Mapping[str, np.ndarray]) -> None:
+        with self.stages.time("lock", len(members)):
+            for item in members:
+                assert item.pixels is not None
+                locked = lock_candidate(item.pixels, item.request, references, self.config.gates)
+                item.pixels, item.product, item.heat = locked.pixels, locked.verdicts, locked.heat
 
     def _check_and_judge(
         self, members: Sequence[Item], pixels: np.ndarray, device_pixels: Any, finite: np.ndarray | None = None
@@ -132,12 +146,20 @@ class Maker:
             if item.refused:
                 # Said by the model itself: a reason beside the picture, never a silent black image.
                 rows = [Verdict("safety", False, item.refused)]
+            if all(v.passed for v in rows):
+                rows = [*rows, *self._own_verdicts(item)]
             item.verdicts = rows
             item.passed = all(v.passed for v in rows)
         self._check_breaker([item for item in members if not item.stored])
         scores, embeddings = self._score(members, device_pixels if device_pixels is not None else pixels)
         for item, score, embedding in zip(members, scores, embeddings, strict=True):
             item.score, item.embedding = score, embedding
+
+    def _own_verdicts(self, item: Item) -> list[Verdict]:
+        """The verdicts of gates that only some requests have: kept products, seamless pictures."""
+        axes = tileable_axes(item.request)
+        assert item.pixels is not None
+        return [*item.product, *([check_seam(item.pixels, axes, self.config.gates.seam)] if axes else [])]
 
     def _score(self, members: Sequence[Item], pixels: Any) -> tuple[list[float | None], np.ndarray]:
         """Scores (None where there is none) and embeddings (N, D) of pictures or previews."""

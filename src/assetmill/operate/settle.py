@@ -6,16 +6,19 @@ A master that fails its gate promotes the next-ranked candidate. Masters that an
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from assetmill.config import Config
 from assetmill.curate.gates import Verdict, check_candidates, rejection
+from assetmill.curate.seam import check_seam
 from assetmill.curate.select import choose
+from assetmill.engines.enlarge import enlarge, tileable_axes
 from assetmill.engines.protocols import Upscaler
 from assetmill.intake.plan import AssetPlan
+from assetmill.operate.products import keeps_product, lock_master
 from assetmill.operate.stages import Stages
 from assetmill.records import (
     CutRecord,
@@ -34,6 +37,8 @@ from assetmill.storage.store import Store
 
 if TYPE_CHECKING:
     import numpy as np
+
+References = Callable[[Sequence[Request]], Mapping[str, "np.ndarray"]]
 
 _UPSCALE_BATCH = 16
 
@@ -60,6 +65,11 @@ class Item:
     """Set where it was dropped mid-way."""
     stored: bool = False
     """True when an earlier segment holds its records."""
+    product: tuple[Verdict, ...] = ()
+    """What the product lock measured when the picture was made."""
+    heat: np.ndarray | None = None
+    heat_blob: Future[str] | None = None
+    """Where the model had changed a kept product: the picture, and the blob it is stored as."""
 
 
 @dataclass(slots=True)
@@ -180,8 +190,9 @@ def settle(
     *,
     media_type: str,
     banned_blobs: Collection[str] = (),
+    references: References | None = None,
 ) -> Settled:
-    """Chooses and upscales for all groups of a chunk."""
+    """Chooses and upscales for all groups of a chunk. `references` gives the images that kept products come from."""
     settled = Settled([_Choice(g) for g in groups], {}, {}, [], upscaler.key, config, media_type)
     waiting = list(settled.choices)
     while waiting:
@@ -198,7 +209,7 @@ def settle(
                     settled.reused[item.key] = old
                 else:
                     new.append(item)
-        refused = _upscale(new, upscaler, config, stages, settled)
+        refused = _upscale(new, upscaler, config, stages, settled, references)
         waiting = []
         for choice in settled.choices:
             mine = {i.key for i in choice.chosen} & refused
@@ -249,25 +260,41 @@ def _earlier_master(
     return record
 
 
-def _upscale(items: Sequence[Item], upscaler: Upscaler, config: Config, stages: Stages, settled: Settled) -> set[str]:
-    """Upscales pictures in batches of one shape; gives the keys of those whose master fails its gate."""
+def _upscale(
+    items: Sequence[Item],
+    upscaler: Upscaler,
+    config: Config,
+    stages: Stages,
+    settled: Settled,
+    references: References | None,
+) -> set[str]:
+    """Upscales pictures in batches of one shape, each with its prompt; gives the keys of masters that fail their gate.
+
+    Transparency goes along, and pictures that were made to tile go on tiling.
+    """
     import numpy as np
 
     refused: set[str] = set()
     shapes: dict[Any, list[Item]] = {}
     for item in items:
         assert item.pixels is not None
-        shapes.setdefault(item.pixels.shape, []).append(item)
-    for (height, width, *_), members in shapes.items():
+        shapes.setdefault((*item.pixels.shape[:2], tileable_axes(item.request), item.pixels.shape[2]), []).append(item)
+    for (height, width, axes, _), members in shapes.items():
         for start in range(0, len(members), _UPSCALE_BATCH):
             part = members[start : start + _UPSCALE_BATCH]
             with stages.time("upscale", len(part)):
-                large = upscaler.upscale(np.stack([i.pixels for i in part if i.pixels is not None]))
+                pictures = np.stack([i.pixels for i in part if i.pixels is not None])
+                large = enlarge(upscaler, pictures, [i.request.positive for i in part], tileable=axes)
             sound = np.ones(len(part), bool)
             expected = (width * upscaler.scale, height * upscaler.scale)
             for item, pixels, verdicts in zip(
                 part, large, check_candidates(large, sound, expected, config.gates, stage="variant"), strict=True
             ):
+                if references is not None and keeps_product(item.request):
+                    pixels, held = lock_master(pixels, item.request, references([item.request]), config.gates)
+                    verdicts.append(held)
+                if axes:
+                    verdicts.append(check_seam(pixels, axes, config.gates.seam))
                 bad = [v for v in verdicts if not v.passed]
                 settled.gates.extend(GateRecord(item.key, v.gate, "variant", False, v.reason, v.value) for v in bad)
                 if bad:

@@ -25,6 +25,7 @@ def show_plan(console: Console, summary: Mapping[str, Any], model: str, store_ur
         "size": f"about {human_bytes(summary['bytes'])}" if busy else "",
         "bad rows": summary["bad_rows"],
         "model": model,
+        "licences": terms_text(summary.get("licences", {})),
         "store": store_url,
     }
     console.print(facts_table("work", facts))
@@ -47,6 +48,7 @@ def show_report(console: Console, report: Mapping[str, Any], places: Mapping[str
         "published": f"{report['files']} files of {report['published']} assets" if report["files"] else "",
         "removed": report["removed"],
         "catalog": f"version {report['catalog_version']}" if report["catalog_version"] else "",
+        "licences": terms_text(report.get("licences", {})),
         **places,
     }
     console.print(facts_table(f"{report['config']} · run {report['run']}", facts))
@@ -54,6 +56,13 @@ def show_report(console: Console, report: Mapping[str, Any], places: Mapping[str
         console.print(make_table("troubled assets", ("asset", "status"), list(report["troubled"].items())[:20]))
     for problem in report["bad_rows"][:20]:
         console.print(f"bad row: {problem}", style="yellow", markup=False, highlight=False)
+
+
+def terms_text(licences: Mapping[str, str]) -> str:
+    """What may be done with the weights: one line where all roles have the same licence, else one for each."""
+    if len(set(licences.values())) == 1:
+        return next(iter(licences.values()))
+    return "\n".join(f"{role}: {terms}" for role, terms in licences.items())
 
 
 def places_of(store: Store, config: Config, report: Mapping[str, Any]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from assetmill.config import ModelConfig
 from assetmill.engines.latent import LatentGenerator
 from assetmill.engines.protocols import EngineError
 from assetmill.engines.registry import load_generator, resolve_model
+from tiny_families import write_tiny_lcm, write_tiny_qwen_image, write_tiny_z_image
 from tiny_models import write_tiny_flux, write_tiny_sd, write_tiny_sd3, write_tiny_sdxl
 from tiny_operations import (
     operation_requests,
@@ -22,6 +23,7 @@ from tiny_operations import (
     write_tiny_controlnet,
     write_tiny_ip_adapter,
     write_tiny_lora,
+    write_tiny_sana_of_two,
 )
 
 pytestmark = pytest.mark.filterwarnings(
@@ -35,6 +37,10 @@ CASES = [
     ("sdxl", write_tiny_sdxl, (*STARTS, "control", "variation")),
     ("sd3", write_tiny_sd3, (*STARTS, "control")),
     ("flux", write_tiny_flux, (*STARTS, "control")),
+    ("lcm", write_tiny_lcm, ("image-to-image", "variation")),
+    ("sana", write_tiny_sana_of_two, ("control",)),
+    ("z-image", write_tiny_z_image, (*STARTS, "control")),
+    ("qwen-image", write_tiny_qwen_image, (*STARTS, "control")),
 ]
 PAIRS = [(name, operation) for name, _, operations in CASES for operation in operations]
 
@@ -59,13 +65,14 @@ class Loaded(dict[str, LatentGenerator]):
     def __missing__(self, name: str) -> LatentGenerator:
         root = self.folders.mktemp("models")
         folder = next(write for case, write, _ in CASES if case == name)(root / f"tiny-{name}")
-        settings: dict[str, Any] = {
-            "control": {
+        operations = next(operations for case, _, operations in CASES if case == name)
+        settings: dict[str, Any] = {}
+        if "control" in operations:
+            settings["control"] = {
                 "edge": write_tiny_controlnet(root / "edge", folder, seed=1),
                 "depth": write_tiny_controlnet(root / "depth", folder, seed=2),
             }
-        }
-        if (folder / "unet").is_dir():
+        if "variation" in operations:
             settings["ip_adapter"] = write_tiny_ip_adapter(root / "ip", folder)
         self[name] = load(folder, **settings)
         return self[name]

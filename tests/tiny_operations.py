@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import warnings
 from dataclasses import replace
@@ -43,16 +44,13 @@ def operation_requests(
                 pictures[blob] = tiny_mask(row) if role == "mask" else tiny_picture(row, role + kind)
                 references.append(Reference(role, blob, kind=kind))
         negative = NEGATIVES[row % 3] if spec.guidance_kind == "classifier-free" else ""
-        requests.append(
-            replace(
-                first,
-                positive=TEXTS[row % 3],
-                negative=negative,
-                seed=100 + row,
-                references=tuple(references),
-                **changes,
-            )
-        )
+        own: dict[str, Any] = {
+            "positive": TEXTS[row % 3],
+            "negative": negative,
+            "seed": 100 + row,
+            "references": tuple(references),
+        }
+        requests.append(replace(first, **{**own, **changes}))
     return requests, pictures
 
 
@@ -93,6 +91,20 @@ def write_tiny_controlnet(folder: Path, base: Path, *, seed: int = 0) -> Path:
     return folder
 
 
+def write_tiny_sana_of_two(folder: Path) -> Path:
+    """The tiny Sana with a second block: what a ControlNet says is added between blocks."""
+    import torch
+    from diffusers import SanaTransformer2DModel
+
+    from tiny_families import write_tiny_sana
+
+    write_tiny_sana(folder)
+    config = SanaTransformer2DModel.load_config(str(folder / "transformer"))
+    torch.manual_seed(0)
+    SanaTransformer2DModel.from_config({**config, "num_layers": 2}).save_pretrained(str(folder / "transformer"))
+    return folder
+
+
 def write_tiny_lora(file: Path, base: Path, *, seed: int = 0, text: bool = False) -> Path:
     """A LoRA for the denoiser of the pipeline in `base` (and its first text encoder), as diffusers' trainers save."""
     import torch
@@ -108,7 +120,9 @@ def write_tiny_lora(file: Path, base: Path, *, seed: int = 0, text: bool = False
     denoiser.add_adapter(LoraConfig(**config, target_modules=["to_q", "to_k", "to_v"]))
     layers = {f"{part}_lora_layers": get_peft_model_state_dict(denoiser)}
     if text:
-        pipeline.text_encoder.add_adapter(LoraConfig(**config, target_modules=["q_proj", "k_proj", "v_proj", "out_proj"]))
+        pipeline.text_encoder.add_adapter(
+            LoraConfig(**config, target_modules=["q_proj", "k_proj", "v_proj", "out_proj"])
+        )
         layers["text_encoder_lora_layers"] = get_peft_model_state_dict(pipeline.text_encoder)
     pipeline.save_lora_weights(str(file.parent), weight_name=file.name, **layers)
     return file
@@ -155,6 +169,15 @@ def _make_net(kind: str, denoiser: Any) -> Any:
         if "Flux" in kind:
             return diffusers.FluxControlNetModel.from_transformer(denoiser, num_layers=1, num_single_layers=1, **same)
         return diffusers.QwenImageControlNetModel.from_transformer(denoiser, num_layers=1, **same)
+    if "ZImage" in kind:
+        return diffusers.ZImageControlNetModel(
+            control_layers_places=[0], control_refiner_layers_places=[0], control_in_dim=16, dim=32,
+            n_refiner_layers=1, n_heads=2, n_kv_heads=2,
+        )  # fmt: skip
+    if "Sana" in kind:
+        config = {name: value for name, value in denoiser.config.items() if not name.startswith("_")}
+        names = inspect.signature(diffusers.SanaControlNetModel).parameters
+        return diffusers.SanaControlNetModel(**{name: value for name, value in config.items() if name in names})
     if kind == "StableDiffusion3Pipeline":
         return diffusers.SD3ControlNetModel.from_transformer(
             denoiser, num_layers=1, num_extra_conditioning_channels=0, load_weights_from_transformer=False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +128,7 @@ def _check_folder(kind: str, folder: Path, does: facts.Does, denoiser: Mapping[s
             )
         ]
     files = model_files(folder)
-    problems = check_weights(files, folder)
+    problems = [replace(problem, column=column) for problem in check_weights(files, folder)]
     if not any(name.endswith(".safetensors") for name in files):
         pickled = next((str(path) for name, path in files.items() if name.endswith(PICKLES)), "")
         problems.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,8 @@ def resolve_ip_adapter(file: Path, folder: Path, does: facts.Does, unet: Mapping
             "there is no folder `image_encoder` beside it or one level up",
             "copy the CLIP vision model (config.json and model.safetensors) that its card names there",
         )
-    problems = check_weights({p.name: p for p in sorted(encoder.iterdir()) if p.is_file()}, encoder)
+    files = {p.name: p for p in sorted(encoder.iterdir()) if p.is_file()}
+    problems = [replace(problem, column="model.ip_adapter") for problem in check_weights(files, encoder)]
     if not any(encoder.glob("*.safetensors")):
         problems.append(
             Problem("has no safetensors weights", "take a revision with safetensors", str(encoder),

@@ -249,6 +249,21 @@ class GatesConfig(_Section):
     black_max: float = Field(8.0, ge=0, le=255, description="Rejected when no pixel is brighter.")
     flat_std: float = Field(0.8, ge=0, le=128, description="Rejected when the standard deviation is lower.")
     max_rejected: Fraction = Field(0.2, description="The run stops above this share of black, flat or NaN images.")
+    seam: float = Field(
+        1.5,
+        gt=0,
+        description="Seamless pictures are rejected when opposite edges differ by more than so many times what 95 % of "
+        "neighbouring columns (or rows) inside stay below.",
+    )
+    product_mean: float = Field(
+        24.0,
+        ge=0,
+        le=255,
+        description="`keep-product`: rejected when the model changed the product by more, the mean over its pixels.",
+    )
+    product_ssim: float = Field(
+        0.6, ge=-1, le=1, description="`keep-product`: rejected when the product as the model made it has a lower SSIM."
+    )
     regenerate: float = Field(1.0, ge=0, le=16, description="Budget of extra seeds, as a multiple of `candidates`.")
     plugins: tuple[str, ...] = Field((), description="Further gates, by entry-point name.")
     safety: SafetyConfig = SafetyConfig()

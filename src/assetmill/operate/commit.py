@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 
 from assetmill.operate.chunks import ChunkResult, OpenChunk
+from assetmill.operate.products import HEAT
 from assetmill.operate.settle import Item, Settled
 from assetmill.operate.stages import Stages
 from assetmill.records import (
@@ -19,6 +20,7 @@ from assetmill.records import (
     content_key,
 )
 from assetmill.storage.index import AssetHistory, write_segment
+from assetmill.storage.layout import blob_path
 from assetmill.storage.store import Store
 
 
@@ -82,6 +84,9 @@ def item_records(
     # All verdicts, those passed too: they replace what an earlier segment said with other thresholds.
     for v in item.verdicts:
         yield GateRecord(item.key, v.gate, "candidate", v.passed, v.reason, v.value)
+    if item.heat_blob is not None:
+        shown = f"where the model had changed it: {blob_path(item.heat_blob.result(), 'png')}"
+        yield GateRecord(item.key, HEAT, "candidate", True, shown)
     key = content_key("score", {"blob": blob, "judge": judge_key, "text": prompt.rank_text})
     if history is None or key not in history.scores:
         yield ScoreRecord(key, item.key, blob, judge_key, prompt.rank_text, item.score)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from assetmill.operate.chunks import OpenChunk
 from assetmill.operate.products import keeps_product, lock_candidate
 from assetmill.operate.settle import Item, References
 from assetmill.operate.stages import Stages
-from assetmill.records import FailureRecord, Request
+from assetmill.records import FailureRecord
 
 if TYPE_CHECKING:
     import numpy as np

@@ -23,6 +23,7 @@ from assetmill.operate.chunks import Chunk, ChunkResult, Histories, OpenChunk, l
 from assetmill.operate.commit import commit_chunk
 from assetmill.operate.cuts import Cuts
 from assetmill.operate.making import BreakerTripped, Maker, Work
+from assetmill.operate.products import earlier_verdicts
 from assetmill.operate.rounds import next_round
 from assetmill.operate.settle import Item, Settled, extension_of, settle
 from assetmill.operate.stages import Stages
@@ -133,6 +134,9 @@ class ChunkWorker:
         for item in self._maker.make(work):
             assert item.pixels is not None
             item.blob = self._writers.submit(self._write, item.pixels, self.config.run.candidates)
+            if item.heat is not None:
+                item.heat_blob = self._writers.submit(self._write, item.heat, "png")
+                item.heat = None
 
     def finish(self, opened: OpenChunk) -> Future[ChunkResult]:
         """Chooses and upscales, then has masters and segment written in the background. Runs on a lane."""
@@ -140,6 +144,7 @@ class ChunkWorker:
             settled = settle(
                 opened.groups, opened.history, self.engines.upscaler, self.config, self.stages, self.store,
                 media_type=MEDIA_TYPES[self.config.publish.format], banned_blobs=self.banned_blobs,
+                references=self._maker.references,
             )  # fmt: skip
         self.progress.advance("upscales", settled.num_upscaled)
         masters = {
@@ -213,6 +218,8 @@ class _Stream:
                 return
             opened = open_chunk(chunk, worker.histories, self.config)
             found = look(opened, worker.base, self.config, force=worker.force)
+            for item, _ in found.earlier:
+                item.product = earlier_verdicts(item.key, opened.history.get(item.plan.asset.id))
             missing = found.missing + (worker.recall(found.earlier) if found.earlier else [])
             self.opened.append(opened)
             self._begin(opened, missing)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from assetmill.config import Config, ModelConfig, read_config
+from assetmill.config import Config, GatesConfig, ModelConfig, read_config
 from assetmill.deliver.picture import decode, encode
 from assetmill.engines.adapters import resolve_lora
 from assetmill.engines.enlarge import enlarge, tileable_axes
@@ -15,6 +15,7 @@ from assetmill.engines.protocols import Generator, ModelSpec, Upscaler
 from assetmill.engines.references import StoredPictures
 from assetmill.engines.registry import check_request, load_generator, load_upscaler, resolve_model, resolve_upscaler
 from assetmill.operate.adapter_files import adapters_in_store
+from assetmill.operate.products import keeps_product, lock_candidate, lock_master
 from assetmill.operate.settle import extension_of
 from assetmill.records import InputError, Problem, Request, blob_key, request_from_json
 from assetmill.storage.catalog import Catalog, CatalogEntry, open_catalog
@@ -82,9 +83,14 @@ def reproduce(entry: CatalogEntry, generator: Generator, upscaler: Upscaler, sto
     # Candidates keep the format of their day, masters have that of their publication.
     extension = extension_of(entry.media_type)
     base_extension = next((e for e in FORMATS if store.stat(blob_path(entry.blob, e)) is not None), extension)
-    made = generator.generate([request], references=_references_of(request, store))
-    base = encode(made.pixels[0], base_extension)
-    large = enlarge(upscaler, made.pixels[:1], [request.positive], tileable=tileable_axes(request))[0]
+    references = _references_of(request, store)
+    made = generator.generate([request], references=references).pixels
+    if keeps_product(request):
+        made = lock_candidate(made[0], request, references or {}, GatesConfig()).pixels[None]
+    base = encode(made[0], base_extension)
+    large = enlarge(upscaler, made, [request.positive], tileable=tileable_axes(request))[0]
+    if keeps_product(request):
+        large, _ = lock_master(large, request, references or {}, GatesConfig())
     master = encode(large, extension)
     old_base = decode(get_blob(store, entry.blob, base_extension))
     old_master = decode(get_blob(store, entry.master, extension))
@@ -97,7 +103,7 @@ def reproduce(entry: CatalogEntry, generator: Generator, upscaler: Upscaler, sto
         entry.request_key,
         blob_key(base) == entry.blob,
         blob_key(master) == entry.master,
-        difference(made.pixels[0], old_base),
+        difference(made[0], old_base),
         difference(large, old_master),
         blob_key(base),
         blob_key(master),

@@ -18,6 +18,7 @@ from assetmill.curate.select import choose
 from assetmill.engines.enlarge import enlarge, tileable_axes
 from assetmill.engines.protocols import Upscaler
 from assetmill.intake.plan import AssetPlan
+from assetmill.operate.products import GATE as PRODUCT
 from assetmill.operate.products import keeps_product, lock_master
 from assetmill.operate.stages import Stages
 from assetmill.records import (
@@ -295,8 +296,12 @@ def _upscale(
                     verdicts.append(held)
                 if axes:
                     verdicts.append(check_seam(pixels, axes, config.gates.seam))
-                bad = [v for v in verdicts if not v.passed]
-                settled.gates.extend(GateRecord(item.key, v.gate, "variant", False, v.reason, v.value) for v in bad)
+                bad = any(not v.passed for v in verdicts)
+                settled.gates.extend(
+                    GateRecord(item.key, v.gate, "variant", v.passed, v.reason, v.value)
+                    for v in verdicts
+                    if not v.passed or v.gate == PRODUCT
+                )
                 if bad:
                     refused.add(item.key)
                 else:

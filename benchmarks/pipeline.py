@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ IMPORT_SECONDS = time.perf_counter() - IMPORT_START
 from assetmill import pipeline  # noqa: E402
 from assetmill.config import StoreConfig, read_config  # noqa: E402
 from assetmill.engines.devices import set_threads  # noqa: E402
-from assetmill.engines.protocols import Engines  # noqa: E402
+from assetmill.engines.protocols import Engines, Generator  # noqa: E402
 from assetmill.intake.plan import requests_of  # noqa: E402
 from assetmill.records import Request  # noqa: E402
 from write import ROOT, save_figures  # noqa: E402
@@ -60,14 +62,16 @@ def measure(config_path: Path, folder: Path, alternations: int, threads: int | N
     start = time.perf_counter()
     engines = pipeline.load_engines(job)
     load_seconds = time.perf_counter() - start
-    num_threads = set_threads(threads or job.config.run.threads)
+    lanes = [engines.generator, *engines.lanes]
+    num_threads = set_threads(threads or job.config.run.threads, len(lanes))
     requests = work_list(job)
     upscales = len(job.sheet.assets) * job.config.select.keep
     batch = job.config.model.batch or engines.generator.fitting_batch(job.base.width, job.base.height)
-    pure_forwards(engines, requests[:batch], 1, batch)  # warm-up of every kernel, not counted
+    for lane in lanes:
+        pure_forwards(replace(engines, generator=lane), requests[:batch], 1, batch)  # warm-up of every kernel
     pure, whole, report = [], [], {}
     for turn in range(alternations):
-        pure.append(pure_forwards(engines, requests, upscales, batch))
+        pure.append(pure_forwards_on(lanes, engines, requests, upscales, batch))
         start = time.perf_counter()
         report = pipeline.run_job(open_in(turn), engines=engines)
         whole.append(time.perf_counter() - start)
@@ -76,6 +80,7 @@ def measure(config_path: Path, folder: Path, alternations: int, threads: int | N
     unchanged, torch_imported = time_unchanged(config_path, folder / f"store-{alternations - 1}")
     return {
         "threads": num_threads,
+        "lanes": len(lanes),
         "batch": batch,
         "alternations": alternations,
         "candidates": len(requests),
@@ -85,7 +90,7 @@ def measure(config_path: Path, folder: Path, alternations: int, threads: int | N
         "P": spread(whole),
         "P_over_F": statistics.median(p / f for p, f in zip(whole, pure, strict=True)),
         "images_per_second": len(requests) / statistics.median(whole),
-        "judge_share": report["stages"]["judge"]["seconds"] / whole[-1],
+        "judge_share": report["stages"]["judge"]["seconds"] / whole[-1] / len(lanes),
         "import_seconds": IMPORT_SECONDS,
         "load_seconds": load_seconds,
         "unchanged_seconds": unchanged,
@@ -96,14 +101,29 @@ def measure(config_path: Path, folder: Path, alternations: int, threads: int | N
 
 def work_list(job: pipeline.Job) -> list[Request]:
     """All requests of the config, in the order of the sheet."""
-    from dataclasses import replace
-
     found = []
     for plan in pipeline.plan_job(job).todo:
         for prompt in plan.prompts:
             request, seeds = requests_of(plan.asset, prompt, job.base, job.config, range(plan.num_candidates))
             found.extend(replace(request, seed=seed) for seed in seeds)
     return found
+
+
+def pure_forwards_on(
+    lanes: Sequence[Generator], engines: Engines, requests: Sequence[Request], upscales: int, batch: int
+) -> float:
+    """Seconds of `pure_forwards` with whole batches dealt out to the lanes: what the machine can do at best."""
+    batches = [requests[at : at + batch] for at in range(0, len(requests), batch)]
+    shares = [[r for part in batches[number :: len(lanes)] for r in part] for number in range(len(lanes))]
+    enlarged = [upscales // len(lanes) + (number < upscales % len(lanes)) for number in range(len(lanes))]
+
+    def work(lane: Generator, share: Sequence[Request], count: int) -> float:
+        return pure_forwards(replace(engines, generator=lane), share, count, batch)
+
+    start = time.perf_counter()
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        list(pool.map(work, lanes, shares, enlarged))
+    return time.perf_counter() - start
 
 
 @torch.inference_mode()

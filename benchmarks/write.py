@@ -53,11 +53,12 @@ def _pipeline(f: dict[str, Any]) -> str:
     ]
     return f"""## The demo: `configs/game-assets.yaml`
 
-`make bench` on {machine_line(f["machine"])}; {f["threads"]} torch thread(s), batch {f["batch"]}, {f["alternations"]}
-alternations of F and P.
+`make bench` on {machine_line(f["machine"])}; {f.get("lanes", 1)} lane(s) of {f["threads"]} torch
+thread(s), batch {f["batch"]}, {f["alternations"]} alternations of F and P.
 
 F is the time of the pure denoiser, VAE and upscaler forwards over the same work list at the same batch, prompt
-embeddings ready. P is the wall time from reading the sheet to the last acknowledged write, models loaded.
+embeddings ready, on as many lanes. P is the wall time from reading the sheet to the last acknowledged write, models
+loaded.
 
 {
         _table(
@@ -77,7 +78,8 @@ embeddings ready. P is the wall time from reading the sheet to the last acknowle
             ],
         )
     }
-Time by stage of the last P. `encode` and `store` run in threads beside the device; `publish` follows the last chunk.
+Time by stage of the last P, added up over lanes and threads, so that the shares add up to more than the whole.
+`encode` and `store` run beside the device; `publish` and the contact sheet follow the last chunk.
 
 {_table(("stage", "seconds", "count", "share of P"), stages)}"""
 

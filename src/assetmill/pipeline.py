@@ -175,7 +175,8 @@ def open_job(
     book.check(sheet.headers)
     check_name_pattern(config, sheet.headers)
     store = open_store(config.store, config.store_url)
-    recipes = open_recipes(config, store, sheet.assets)
+    wanted = [a for a in sheet.assets if not only or a.id in only][:limit]
+    recipes = open_recipes(config, store, wanted)
     uncut = [spec for spec in recipes.specs.values() if config.cut.at and not spec.cuts]
     if uncut:
         message = "candidates of {0.id} ({0.family}) cannot be cut mid-way"

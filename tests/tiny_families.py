@@ -433,7 +433,6 @@ def write_tiny_janus(folder: Path) -> Path:
     settings = model.generation_config
     settings.bos_token_id = tokenizer.convert_tokens_to_ids("<bos>")
     settings.eos_token_id = settings.pad_token_id = tokenizer.pad_token_id
-    settings.generation_kwargs = {"boi_token_id": tokenizer.convert_tokens_to_ids("<begin_of_image>")}
     model.save_pretrained(str(folder))
     processor = JanusProcessor(
         JanusImageProcessor(size={"height": 16, "width": 16}), tokenizer, chat_template=template, num_image_tokens=16

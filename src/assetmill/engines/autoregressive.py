@@ -213,8 +213,8 @@ class JanusGenerator:
 
         settings = self.model.generation_config
         pad, begin = settings.pad_token_id, settings.bos_token_id
-        open_picture = (getattr(settings, "generation_kwargs", None) or {}).get("boi_token_id")
-        kept = {begin, open_picture}
+        tokenizer = self.processor.tokenizer
+        kept = {begin, tokenizer.convert_tokens_to_ids(self.processor.image_start_token)}
         rows = [self._ids(request.positive) for request in batch]
         if guided:
             rows += [

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from assetmill.engines.devices import free_gib, memory_errors, pick_device, pick_dtype
+from assetmill.engines.latent_loading import quiet
 from assetmill.engines.loading import (
     check_batch,
     fitting_batch,
@@ -24,8 +25,10 @@ from assetmill.engines.loading import (
     load_stage,
     make_scheduler,
     place_stage,
+    refused_folders,
     seeded,
 )
+from assetmill.engines.model_folder import read_index
 from assetmill.engines.protocols import EngineError, Generated, ModelSpec, OnStep
 from assetmill.engines.recent import RecentTensors
 from assetmill.engines.stage_folders import (
@@ -126,7 +129,8 @@ class CascadeGenerator:
         folders = {name: Path(folder) for name, folder, _ in spec.stages}
         self.second: Any = None
         with memory_errors(f"the model {spec.id} (about {spec.gib:.1f} GiB, {free_gib(self.device):.1f} GiB free)"):
-            self.first = load_stage(IFPipeline, folders["first"], self.dtype)
+            checker = _load_checker(folders["first"], self.dtype)
+            self.first = load_stage(IFPipeline, folders["first"], self.dtype, safety_checker=checker)
             place_stage(self.first, self.device, config)
             if "second" in folders:
                 # its own T5, where a folder has one, stays on disk: the first stage has read the texts
@@ -261,3 +265,21 @@ class CascadeGenerator:
             reasons[a] or ("the model's own checker saw a watermark" if b else "")
             for a, b in zip(unsafe, watermarked, strict=True)
         ]
+
+
+def _load_checker(folder: Path, dtype: torch.dtype) -> Any:
+    """The safety checker of a stage's folder, None where it ships none."""
+    if not (read_index(folder).get("safety_checker") or [None])[0]:
+        return None
+    from diffusers.pipelines.deepfloyd_if import IFSafetyChecker
+
+    class Checker(IFSafetyChecker):
+        """diffusers 0.42 leaves out what transformers 5 wants done at the end of a constructor."""
+
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.post_init()
+
+    place = folder / "safety_checker"
+    with refused_folders(place, "IFSafetyChecker"), quiet():
+        return Checker.from_pretrained(str(place), dtype=dtype, use_safetensors=True, local_files_only=True)

@@ -49,8 +49,8 @@ def models_list(
     names = ("id", "family", "operations", "licence", "commercial", "GiB", "here")
     answers = {True: "yes", False: "no", None: "unknown"}
     rows = [
-        (m["id"], m["family"], ", ".join(m["operations"]) or "a part of others", m["licence"], answers[m["commercial"]],
-         f"{m['gib']:g}", "yes" if m["here"] else "")
+        (m["id"], m["family"], ", ".join(m["operations"]) or "a stage of others", m["licence"],
+         answers[m["commercial"]], f"{m['gib']:g}", "yes" if m["here"] else "")
         for m in found
     ]  # fmt: skip
     Console(stderr=True).print(make_table("models", names, rows))
@@ -67,14 +67,14 @@ def models_show(model: ModelId, as_json: AsJson = False) -> None:
 
 @models_app.command("pull")
 def models_pull(model: ModelId, revision: Revision = None, as_json: AsJson = False) -> None:
-    """Fetch a model at its pinned commit into the hub's cache, with the parts it needs. Nothing else ever fetches."""
+    """Fetch a model at its pinned commit into the hub's cache, with the stages it needs. Nothing else ever fetches."""
     from assetmill.engines import facts
     from assetmill.engines.hub import pull_model, verify_model
 
     known = facts.MODELS.get(model)
     pulled: dict[str, Any] = {}
     problems: list[str] = []
-    for one, wanted in ((model, revision), *((part, None) for _, part in (known.parts if known is not None else ()))):
+    for one, wanted in ((model, revision), *((part, None) for _, part in (known.stages if known is not None else ()))):
         folder = pull_model(one, wanted)
         pulled[one] = str(folder)
         problems += [f"{one}: {problem}" for problem in verify_model(folder).problems]

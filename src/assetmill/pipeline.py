@@ -468,7 +468,8 @@ def check_job(job: Job) -> dict[str, Any]:
     remarks += [f"{p.asset_id}: the prompt is longer than the text encoder reads" for p in prompts if p.flags]
     by_model: dict[str, list[Prompt]] = {}
     for asset in job.sheet.assets:
-        by_model.setdefault(job.recipes.name_of(asset), []).extend(rendered.get(asset.id, ()))
+        if asset.id in rendered:  # a bad row may name a model that there isn't
+            by_model.setdefault(job.recipes.name_of(asset), []).extend(rendered[asset.id])
     for name, some in by_model.items():
         counter, limit = job.recipes.token_limit(name)
         if counter is not None and limit is not None:

@@ -47,7 +47,7 @@ def describe(model_id: str, known: facts.ModelFacts) -> dict[str, Any]:
     """What the registry knows of a model, as plain values."""
     family = facts.family_named(known.family)
     operations = known.operations
-    if not operations and known.engine != "part":
+    if not operations and known.engine != "stage":
         does = family.does if family is not None else facts.Does()
         operations = (
             "text-to-image",
@@ -68,7 +68,7 @@ def describe(model_id: str, known: facts.ModelFacts) -> dict[str, Any]:
         "steps": known.steps or (family.steps if family is not None else 0),
         "guidance": known.guidance if known.guidance is not None else (family.guidance if family is not None else None),
         "gib": known.gib,
-        "parts": dict(known.parts),
+        "stages": dict(known.stages),
         "note": known.note,
         "here": bool(known.revision) and find_snapshot(model_id, known.revision) is not None,
     }
@@ -79,7 +79,7 @@ def config_of(model_id: str, known: facts.ModelFacts) -> str:
     said = f"engine: {known.engine}, source: {model_id}, revision: {known.revision or '<commit>'}"
     stages = ", ".join(
         f"{name}: {{source: {part}, revision: {facts.MODELS[part].revision or '<commit>'}}}"
-        for name, part in known.parts
+        for name, part in known.stages
     )
     return f"model: {{{said}{f', stages: {{{stages}}}' if stages else ''}}}"
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from assetmill.config import Config, ModelConfig
@@ -19,45 +18,17 @@ from assetmill.engines.adapters import resolve_lora
 from assetmill.engines.operations import DEFAULT_STRENGTH, adapters_for
 from assetmill.engines.own_options import request_options
 from assetmill.engines.protocols import ModelSpec, Part
-from assetmill.engines.references import Picture, References, StoredPictures, UnusableReference
+from assetmill.engines.references import References, StoredPictures
 from assetmill.engines.registry import check_request, check_settings, count_tokens, resolve_model
 from assetmill.intake.plan import AssetPlan, requests_of
 from assetmill.operate.adapter_files import keep_adapter
-from assetmill.records import (
-    Adapter,
-    Asset,
-    EngineOverrides,
-    InputError,
-    Problem,
-    Prompt,
-    Reference,
-    Request,
-    Scalar,
-)
+from assetmill.operate.inputs import CALLED, IMAGE_SETTINGS, IMAGES, Inputs
+from assetmill.records import Adapter, Asset, EngineOverrides, InputError, Problem, Prompt, Request
 from assetmill.storage.store import Store
 
 DEFAULT = ""
 """The name of the config's `model` among its models."""
 
-IMAGES: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "image-to-image": {"image": "init"},
-        "inpaint": {"image": "init", "mask": "mask"},
-        "keep-product": {"image": "init", "keep": "mask"},
-        "variation": {"image": "image"},
-        "interpolation": {"image": "image", "image_to": "image-to"},
-        "control": {"control": "control"},
-    }
-)
-"""Which settings an operation takes its reference images from, and the roles they play there."""
-
-_IMAGE_SETTINGS = ("image", "image_to", "mask", "keep", "control")
-_CALLED = {
-    "image": "a reference image", "image_to": "a second reference image", "mask": "a mask",
-    "keep": "a mask of what to keep", "control": "a control map",
-}  # fmt: skip
-_OPTIONAL = (("keep-product", "keep"), ("interpolation", "image"), ("interpolation", "image_to"))
-_WEIGHTED = ("variation", "interpolation", "control")
 _SETTING_OF = {"init": "image", "image-to": "image_to", "adapters": "lora", "negative": "negative", "size": "size"}
 _SAYS_NOTHING = EngineOverrides()
 _PLACES = ("device", "dtype", "offload", "compile", "channels_last")
@@ -90,7 +61,7 @@ def open_recipes(config: Config, store: Store, assets: Sequence[Asset]) -> Recip
     problems: list[Problem] = []
     for name, section in sections.items():
         try:
-            specs[name] = resolve_model(section, config.resolve)
+            specs[name] = resolve_model(_checkable(config, section), config.resolve)
         except InputError as error:
             problems += [_in_section(p, name) for p in error.problems]
         problems += _unused_images(config, name, section)
@@ -115,6 +86,7 @@ class Recipes:
         self.sections: Mapping[str, ModelConfig] = {DEFAULT: config.model, **config.models}
         self.specs = dict(specs)
         self.references = references
+        self.inputs = Inputs(config, references)
         self._loras: dict[tuple[str, str], Part | tuple[Problem, ...]] = {}
         self._common = {
             name: [Adapter("lora", p.sha256, p.weight) for p in spec.parts if p.kind == "lora"]
@@ -124,14 +96,10 @@ class Recipes:
         self._counters: dict[str, Callable[[str], int] | None] = {}
         self.base = base_request(config.model, specs[DEFAULT])
 
-    @property
-    def num_models(self) -> int:
-        return len(self.specs)
-
     def prepare(self, assets: Iterable[Asset]) -> None:
         """Looks up every image and LoRA that rows or config name, each once."""
         said = [a.overrides.engine for a in assets if a.overrides.engine is not None]
-        texts = [getattr(s, k) for s in (*said, *self.sections.values()) for k in _IMAGE_SETTINGS]
+        texts = [getattr(s, k) for s in (*said, *self.sections.values()) for k in IMAGE_SETTINGS]
         self.references.prepare(text for text in texts if isinstance(text, str))
         for own in said:
             for file, _ in own.lora or ():
@@ -177,7 +145,7 @@ class Recipes:
 
     def needed(self, assets: Iterable[Asset]) -> tuple[str, ...]:
         """Names of the models that some assets need, those of equal weights once."""
-        names = dict.fromkeys(map(self.name_of, assets))
+        names = [name for name in dict.fromkeys(map(self.name_of, assets)) if name in self.specs]
         return tuple({_identity(self.specs[name]): name for name in reversed(names)}.values())[::-1]
 
     def loaded_spec(self, name: str) -> ModelSpec:
@@ -218,7 +186,9 @@ class Recipes:
         if name not in self.specs:
             known = ", ".join(filter(None, self.specs)) or "none yet"
             return (
-                Problem(f"there is no model called {name!r}", f"`models` has {known}", column=self._column("model")),
+                Problem(
+                    f"there is no model called {name!r}", f"`models` has {known}", column=self.inputs.column("model")
+                ),
             )
         spec, section = self.specs[name], self.sections[name]
         operation = own.operation or section.operation
@@ -231,7 +201,7 @@ class Recipes:
         problems = [self._in_sheet(p, own) for p in check_settings(spec, section)] if own != _SAYS_NOTHING else []
         if operation not in spec.operations:
             return tuple(problems)
-        references, options = self._inputs(own, section, spec, problems)
+        references, options = self.inputs.gather(own, section, spec, problems)
         loras: list[Adapter] = self._common[name]
         if own.lora is not None:
             loras = []
@@ -249,120 +219,6 @@ class Recipes:
             adapters=adapters_for(spec, operation, kinds, loras),
         )  # fmt: skip
 
-    def _inputs(
-        self, own: EngineOverrides, section: ModelConfig, spec: ModelSpec, problems: list[Problem]
-    ) -> tuple[list[Reference], dict[str, Scalar]]:
-        """The references and options of a row's operation; adds what is wrong to `problems`."""
-        operation = section.operation
-        wanted = IMAGES.get(operation, {})
-        pictures: dict[str, Picture] = {}
-
-        def complain(setting: str, message: str, way_out: str, value: str | None = None) -> None:
-            problems.append(Problem(message, way_out, column=self._column(setting), value=value))
-
-        for setting in _IMAGE_SETTINGS:
-            text = getattr(own, setting)
-            if text is not None and setting not in wanted:
-                complain(
-                    setting,
-                    f"{operation} takes no {_CALLED[setting][2:]}",
-                    "empty the cell, or choose another operation",
-                )
-                continue
-            if text is None and setting != "control":  # the config's `control` names models, not maps
-                text = getattr(section, setting)
-            if text is None or setting not in wanted:
-                continue
-            try:
-                pictures[setting] = self.references.find(text)
-            except UnusableReference as error:
-                complain(setting, f"{_CALLED[setting]}: {error}", error.way_out, _shown(text))
-        faulty = bool(problems)
-        for setting in wanted:
-            if setting not in pictures and (operation, setting) not in _OPTIONAL and not faulty:
-                complain(setting, f"{operation} needs {_CALLED[setting]}, and the row names none", self._give(setting))
-        options = dict(section.options)
-        weight = own.weight if own.weight is not None else section.weight
-        if own.weight is not None and operation not in _WEIGHTED:
-            complain("weight", f"a weight has no meaning for {operation}", "empty the cell")
-        if operation == "interpolation" and not faulty:
-            self._check_ends(own, section, spec, pictures, options, 0.5 if weight is None else weight, complain)
-        elif own.caption_to is not None and operation != "interpolation":
-            complain("caption_to", f"{operation} takes no second caption", "empty the cell, or choose interpolation")
-        kind = ""
-        if operation == "control":
-            kind = self._kind_of_map(own, spec, complain)
-        elif own.control_kind is not None:
-            complain("control_kind", f"{operation} takes no control map", "empty the cell, or choose control")
-        references = []
-        for setting, role in wanted.items():
-            picture = pictures.get(setting)
-            blob = picture.blob if picture is not None else ""
-            if role == "mask":
-                blob = self._mask(setting, pictures, complain, problems)
-            if not blob:
-                continue
-            used = {"interpolation": 0.5}.get(operation, 1.0) if weight is None else weight
-            own_weight = used if role in ("image-to", "control") or operation == "variation" else 1.0
-            references.append(Reference(role, blob, own_weight, kind if role == "control" else ""))
-        return references, options
-
-    def _check_ends(
-        self, own: EngineOverrides, section: ModelConfig, spec: ModelSpec, pictures: Mapping[str, Picture],
-        options: dict[str, Scalar], weight: float, complain: Callable[..., None],
-    ) -> None:  # fmt: skip
-        """The other end of an interpolation: a second picture, or a second caption as an option."""
-        caption = own.caption_to or ("" if own.image_to else section.caption_to)
-        if caption and own.image_to:
-            complain(
-                "caption_to", "an interpolation has one other end, not a picture and a caption", "empty one of both"
-            )
-        elif caption:
-            if "caption_to" not in spec.option_names:
-                complain("caption_to", f"{spec.id} interpolates no captions", "use another model, or image_to")
-            options |= {"caption_to": caption, "caption_weight": weight}
-        elif "image_to" not in pictures:
-            complain("image_to", "interpolation needs another end, and the row names none", self._give("image_to"))
-
-    def _kind_of_map(self, own: EngineOverrides, spec: ModelSpec, complain: Callable[..., None]) -> str:
-        known = [part.name for part in spec.parts if part.kind == "control"]
-        if own.control_kind is None:
-            if len(known) != 1:
-                way_out = f"write one of {', '.join(known)}" if known else "add ControlNet folders to model.control"
-                complain("control_kind", "which kind of map it is, is not said", way_out)
-            return known[0] if known else ""
-        kind = own.control_kind.strip().lower()
-        if known and kind not in known:
-            complain(
-                "control_kind", f"there is no ControlNet for maps of the kind {kind!r}",
-                f"use one of {', '.join(known)}, or add its folder to model.control", kind,
-            )  # fmt: skip
-        return kind
-
-    def _mask(
-        self, setting: str, pictures: Mapping[str, Picture], complain: Callable[..., None], problems: list[Problem]
-    ) -> str:
-        """The blob of the mask: the given picture, or its transparency, or that of the image to keep."""
-        image, mask = pictures.get("image"), pictures.get(setting)
-        if image is None:
-            return ""
-        if mask is None:
-            if setting == "keep" and not image.alpha and not problems:
-                complain(
-                    "keep", "keep-product needs to know what to keep: the image is opaque, and the row names no mask",
-                    "give a cut-out PNG as the image, or a mask that is white where the product is",
-                )  # fmt: skip
-            return image.alpha if setting == "keep" else ""
-        if (mask.width, mask.height) != (image.width, image.height):
-            complain(
-                setting,
-                f"a mask of another size: {mask.width}x{mask.height} pixels, its image {image.width}x{image.height}",
-                "make the mask as large as its image",
-            )
-        if mask.blob == image.blob and not mask.alpha:
-            complain(setting, "mask and image are the same picture", "give a mask")
-        return mask.alpha or mask.blob
-
     def _find_lora(self, model: str, file: str) -> Part | tuple[Problem, ...]:
         key = (model, file)
         if key not in self._loras and model in self.specs:
@@ -370,7 +226,7 @@ class Recipes:
         return self._loras.get(key, ())
 
     def _check_lora(self, spec: ModelSpec, file: str) -> Part | tuple[Problem, ...]:
-        column = self._column("lora")
+        column = self.inputs.column("lora")
         path = (self.references.base / file).resolve()
         if not any(path.is_relative_to(folder) for folder in self.references.folders):
             way_out = "copy the file there, or add its folder to references.folders"
@@ -382,23 +238,12 @@ class Recipes:
         except InputError as error:
             return tuple(replace(p, file="", message=f"{file}: {p.message}") for p in error.problems)
 
-    def _column(self, setting: str) -> str:
-        """The sheet's column for a setting, else the config's key."""
-        return self.config.sheet.overrides.get(setting, f"model.{setting}")  # type: ignore[call-overload]
-
-    def _give(self, setting: str) -> str:
-        if setting in self.config.sheet.overrides:
-            return f"give it in the column {self._column(setting)!r}"
-        return f"name a column for it in sheet.overrides.{setting}" + (
-            f", or one for all in model.{setting}" if setting != "control" else ""
-        )
-
     def _in_sheet(self, problem: Problem, own: EngineOverrides) -> Problem:
         """A problem of settings or of a request, under the name of the column where the row itself said so."""
         setting = problem.column.rpartition("model.")[2]
         setting = _SETTING_OF.get(setting, setting)
         if getattr(own, setting, None) is not None or setting in ("size", "negative"):
-            return replace(problem, column=self._column(setting))
+            return replace(problem, column=self.inputs.column(setting))
         return problem
 
     def _located(self, asset: Asset, problems: Sequence[Problem]) -> InputError:
@@ -421,6 +266,13 @@ def _in_section(problem: Problem, name: str) -> Problem:
     return replace(problem, column=f"models.{name}.{key}".rstrip("."))
 
 
+def _checkable(config: Config, section: ModelConfig) -> ModelConfig:
+    """A section as its own operation sees it: with a column for operations, its strength may be meant for others."""
+    if "operation" in config.sheet.overrides and section.operation not in DEFAULT_STRENGTH:
+        return section.model_copy(update={"strength": None})
+    return section
+
+
 def _unused_images(config: Config, name: str, section: ModelConfig) -> list[Problem]:
     """Images of a section that no row can use: the operation takes none, and no column names another operation."""
     if "operation" in config.sheet.overrides:
@@ -428,9 +280,9 @@ def _unused_images(config: Config, name: str, section: ModelConfig) -> list[Prob
     wanted = IMAGES.get(section.operation, {})
     return [
         _in_section(
-            Problem(f"{section.operation} takes no {_CALLED[s][2:]}", "remove it", column=f"model.{s}"), name
+            Problem(f"{section.operation} takes no {CALLED[s][2:]}", "remove it", column=f"model.{s}"), name
         )
-        for s in _IMAGE_SETTINGS
+        for s in IMAGE_SETTINGS
         if s != "control" and s not in wanted and getattr(section, s) is not None
     ]  # fmt: skip
 
@@ -450,8 +302,3 @@ def _same_weights_elsewhere(sections: Mapping[str, ModelConfig], specs: Mapping[
                     )
                 )  # fmt: skip
     return problems
-
-
-def _shown(text: str) -> str:
-    """A reference as messages may show it: a URL without its query, which may hold a secret."""
-    return text.partition("?")[0] if "://" in text else text

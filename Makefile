@@ -12,7 +12,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: clip-guidance help demo test lint types check bench peers kills scale lock docs starter-docs clean
+.PHONY: clip-guidance selection settings memory orchestration help demo test lint types check bench peers kills scale lock docs starter-docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,13 +43,25 @@ check: lint types test  ## all three
 bench: $(VENV)/.installed  ## measure this machine, into docs/performance.md
 	$(BIN)/python benchmarks/pipeline.py
 
+selection: $(VENV)/.installed  ## what cutting mid-way keeps and saves, what adaptive seeds gain
+	$(BIN)/python benchmarks/selection.py
+
+settings: $(VENV)/.installed  ## what channels_last, fused projections and torch.compile gain here
+	$(BIN)/python benchmarks/settings.py
+
+memory: $(VENV)/.installed  ## memory of a run over 10,000 images
+	$(BIN)/python benchmarks/memory.py
+
+orchestration: $(VENV)/.installed  ## what Prefect adds to 512 seconds of work
+	$(BIN)/python benchmarks/orchestration.py
+
 clip-guidance: $(VENV)/.installed  ## what CLIP guidance gives under other judges, into docs/clip-guidance.md
 	$(BIN)/python benchmarks/clip_guidance.py
 
 scale: $(VENV)/.installed  ## plan 100,000 rows x 8 over a filled folder and a filled bucket
 	$(BIN)/python benchmarks/plan.py
 
-peers: $(VENV)/.installed  ## this pipeline against scripts and a Ray Data pool, some 25 minutes
+peers: $(VENV)/.installed  ## this pipeline against scripts and a Ray Data pool, some 40 minutes
 	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -c requirements.lock 'ray[data]>=2.50'
 	cd benchmarks && ../$(BIN)/python -m peers
 

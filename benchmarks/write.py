@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import speed_page
 from gpu_page import gpu_section
 from machine import describe_machine, machine_line
 
@@ -29,7 +30,11 @@ def save_figures(name: str, figures: dict[str, Any]) -> None:
 
 def write_page() -> None:
     parts = [_HEAD]
-    for name, render in (("pipeline", _pipeline), ("peers", _peers), ("gpu", _gpu), ("plan", _plan)):
+    sections = (
+        ("pipeline", _pipeline), ("peers", _peers), ("selection", _selection), ("settings", _settings),
+        ("memory", _memory), ("orchestration", _orchestration), ("gpu", _gpu), ("plan", _plan),
+    )  # fmt: skip
+    for name, render in sections:
         path = FIGURES / f"{name}.json"
         if path.exists():
             parts.append(render(json.loads(path.read_text())))
@@ -44,6 +49,22 @@ def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
 
 def _gpu(f: dict[str, Any]) -> str:
     return gpu_section(f, _table)
+
+
+def _selection(f: dict[str, Any]) -> str:
+    return speed_page.selection_section(f, _table, ROOT / "docs")
+
+
+def _settings(f: dict[str, Any]) -> str:
+    return speed_page.settings_section(f, _table)
+
+
+def _memory(f: dict[str, Any]) -> str:
+    return speed_page.memory_section(f, _table)
+
+
+def _orchestration(f: dict[str, Any]) -> str:
+    return speed_page.orchestration_section(f, _table)
 
 
 def _pipeline(f: dict[str, Any]) -> str:

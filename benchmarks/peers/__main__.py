@@ -1,11 +1,14 @@
 """This pipeline against what people use instead of it, over one work list: speed, agreement, objects.
 
-    cd benchmarks && python -m peers [--scenarios demo best-of-8] [--alternations 3] [--choose]
+    cd benchmarks && python -m peers [--choose] [--scenarios demo best-of-8] [--alternations 3]
 
 Every contender runs in a process of its own, in turns, with the same weights, steps, number format and seeds, into a
 folder: every candidate as a PNG, the upscaled winners and a manifest. *Warm* is the time of the work, models loaded;
 *cold* counts from the start of the process. The contenders' settings (`--choose`) are measured once per machine and
 kept in docs/figures/peers.json, beside the results. Nothing is reported where a contender did other work.
+
+On two cores the settings take some 6 minutes, the demo 18 and best-of-8 13. They can be measured one by one:
+`--choose --scenarios` (with no scenario named), `--scenarios demo`, `--scenarios best-of-8`.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ GOALS: dict[str, dict[str, tuple[str, float]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "game-assets.yaml")
-    parser.add_argument("--scenarios", nargs="+", choices=list(GOALS), default=list(GOALS))
+    parser.add_argument("--scenarios", nargs="*", choices=list(GOALS), default=list(GOALS))
     parser.add_argument("--contenders", nargs="+", choices=list(TITLES), default=list(TITLES))
     parser.add_argument("--alternations", type=int, default=3)
     parser.add_argument("--choose", action="store_true", help="measure every contender's best settings anew")
@@ -66,9 +69,11 @@ def main() -> None:
     figures.pop("machine", None)
     figures["skipped"] = skipped
     with tempfile.TemporaryDirectory() as folder:
+        demo = _work(options, "demo", Path(folder) / "list")
+        settings = _settings(options, figures, demo, names, Path(folder) / "choices")
         for scenario in options.scenarios:
-            work = _work(options, scenario, Path(folder) / scenario)
-            choices = _choices(options, figures, work, names, Path(folder) / f"{scenario}-choices")
+            work = _work(options, scenario, Path(folder) / f"{scenario}-list")
+            choices = settings
             if scenario == "best-of-8":  # only those it is about: the rest is told by the demo
                 choices = {n: s for n, s in choices.items() if n in _OF_BEST_OF_8}
             say(f"{scenario}: {len(work.pieces)} candidates of {len(work.by_asset())} assets")
@@ -79,11 +84,17 @@ def main() -> None:
             figures.setdefault("scenarios", {})[scenario] = found
             for text, goal in found["goals"].items():
                 say(f"{scenario}, {text}: {goal['value']:.2f} (goal {goal['goal']:g})")
+            _save(options, figures)
+
+
+def _save(options: argparse.Namespace, figures: dict[str, Any]) -> None:
+    """Keeps what is measured so far: an interrupted command need not measure it again."""
     if options.out:
         options.out.write_text(json.dumps(figures, indent=1) + "\n")
-    else:
+        return
+    if figures.get("scenarios"):
         draw_peers(figures, ROOT / "docs" / "img" / "peers.svg")
-        save_figures("peers", figures)
+    save_figures("peers", figures)
 
 
 def _work(options: argparse.Namespace, scenario: str, folder: Path) -> Work:
@@ -96,7 +107,7 @@ def _work(options: argparse.Namespace, scenario: str, folder: Path) -> Work:
     )  # fmt: skip
 
 
-def _choices(
+def _settings(
     options: argparse.Namespace, figures: dict[str, Any], work: Work, names: list[str], folder: Path
 ) -> dict[str, Settings]:
     """Kept settings where there are some, else measured ones, which are kept."""
@@ -105,10 +116,9 @@ def _choices(
     kept = figures.get("choices", {})
     if options.choose or not set(names) <= set(kept):
         chosen, tried = choose_settings(work, names, folder)
-        figures["choices"] = kept = {n: {"settings": asdict(s), "tried": tried[n]} for n, s in chosen.items()}
-        options.choose = False
-        if not options.out:  # so that an interrupted run need not measure them again
-            save_figures("peers", figures)
+        kept = {**kept, **{n: {"settings": asdict(s), "tried": tried[n]} for n, s in chosen.items()}}
+        figures["choices"] = kept
+        _save(options, figures)
     return {name: Settings(**kept[name]["settings"]) for name in names}
 
 

@@ -42,6 +42,7 @@ class FinishActor:
         self.work, self.out = work, Path(out)
         self.finisher = Finisher(work, Settings())
         torch.set_num_threads(1)
+        self.finisher.warm_up(work, 1)
         self.expected = {asset: len(pieces) for asset, pieces in work.by_asset().items()}
         self.held: dict[str, list[tuple[Piece, float, Any]]] = {}
         for name in ("candidates", "masters"):
@@ -95,10 +96,13 @@ class RayPool:
 
     def run(self, work: Work, settings: Settings, out: Path) -> float:
         """Seconds from the moment when both actors have their models to the manifest's last byte."""
+        import pyarrow as pa
         import ray
         from ray.data import ActorPoolStrategy
 
-        rows = ray.data.from_items([asdict(p) for p in work.pieces], override_num_blocks=1)
+        # A block is what moves from actor to actor. One batch each, so that the second need not wait for the whole.
+        parts = [work.pieces[at : at + settings.batch] for at in range(0, len(work.pieces), settings.batch)]
+        rows = ray.data.from_arrow([pa.Table.from_pylist([asdict(p) for p in part]) for part in parts])
         one = ActorPoolStrategy(size=1)
         done = rows.map_batches(
             PaintActor, fn_constructor_args=(work, settings), compute=one, batch_size=settings.batch, num_cpus=1

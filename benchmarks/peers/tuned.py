@@ -70,6 +70,15 @@ class Finisher:
         self.upscaler = ModelLoader("cpu").load_from_file(work.upscaler).eval()
         self.texts: dict[str, Any] = {}
 
+    def warm_up(self, work: Work, batch: int) -> None:
+        """One pass over a black batch."""
+        import numpy as np
+
+        part = list(work.pieces[:batch])
+        blank = np.zeros((len(part), work.height, work.width, 3), np.uint8)
+        self.score(blank, part)
+        self.enlarge(blank)
+
     def score(self, pixels: Any, part: list[Piece]) -> list[float]:
         """Cosines of uint8 pictures (N, H, W, 3) with their texts."""
         import torch
@@ -106,12 +115,8 @@ class Tuned:
     """One loop in one process."""
 
     def __init__(self, work: Work, settings: Settings) -> None:
-        import numpy as np
-
         self.painter, self.finisher = Painter(work, settings), Finisher(work, settings)
-        blank = np.zeros((len(work.pieces[: settings.batch]), work.height, work.width, 3), np.uint8)
-        self.finisher.score(blank, list(work.pieces[: settings.batch]))
-        self.finisher.enlarge(blank)
+        self.finisher.warm_up(work, settings.batch)
 
     def run(self, work: Work, settings: Settings, out: Path) -> float:
         import numpy as np

@@ -81,6 +81,8 @@ def test_memory_errors() -> None:
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("upsample_nearest2d only supports output tensors with less than INT_MAX elements, but got [64]"),
+        RuntimeError("Expected output.numel() <= std::numeric_limits<int32_t>::max() to be true, but got false."),
     ):
         with pytest.raises(OutOfMemory, match="the thing did not fit"), memory_errors("the thing"):
             raise error

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "float16", "bfloat16")
 
+_MEMORY_SIGNS = (
+    "out of memory",
+    "can't allocate memory",  # the CPU allocator
+    "alloc_failed",  # CUBLAS_STATUS_ALLOC_FAILED and cuDNN's
+    "int_max",  # kernels that count in 32 bits, say upsampling: a tensor of 2**31 elements is too large for them
+    "numeric_limits<int32_t>",
+)
+"""In RuntimeErrors that a smaller batch mends."""
+
 
 def pick_device(wish: str = "auto") -> torch.device:
     """The device of a config: `auto` takes the first CUDA device, else the CPU.
@@ -126,9 +135,7 @@ def memory_errors(what: str) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError):
         failed = True
     except RuntimeError as error:
-        # the CPU allocator, some kernels, cuBLAS and cuDNN (…_STATUS_ALLOC_FAILED) raise a plain RuntimeError
-        text = str(error).lower()
-        if not any(sign in text for sign in ("can't allocate memory", "out of memory", "alloc_failed")):
+        if not any(sign in str(error).lower() for sign in _MEMORY_SIGNS):
             raise
         failed = True
     if failed:

@@ -198,7 +198,7 @@ def shapes_of(options: argparse.Namespace) -> tuple[Mapping[str, Any], Upscaling
 
 def parts_of(options: argparse.Namespace) -> list[tuple[str, str]]:
     """Parts to measure and the names of their figures: a changed arrangement has a figure of the whole job alone."""
-    changes = [name for name in ("compile", "channels_last") if getattr(options, name)]
+    changes = [name for name in ("compile", "channels_last", "fuse") if getattr(options, name)]
     if changes:
         return [("whole", f"whole, {' and '.join(changes)}")]
     return [(part, part) for part in options.parts]
@@ -288,7 +288,8 @@ def write_production(
         "model": {
             "source": str(model), "size": architecture.size, "steps": architecture.steps,
             "guidance": architecture.guidance, "device": options.device, "batch": options.batch,
-            "compile": options.compile, "channels_last": options.channels_last, "timeout": 3600,
+            "compile": options.compile, "channels_last": options.channels_last, "fuse": options.fuse,
+            "timeout": 3600,
         },
         "judge": {"source": str(judge), "device": options.device, "dtype": options.judge_dtype},
         # random weights draw what no gate should judge: all pictures count, whatever they show
@@ -365,6 +366,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--judge-dtype", default="auto", help="number format of the judge")
     add("--compile", action="store_true", help="the whole job once more with model.compile")
     add("--channels-last", action="store_true", help="the whole job once more with model.channels_last")
+    add("--fuse", action="store_true", help="the whole job once more with model.fuse")
     add("--compiler", help="backend of torch.compile in `techniques`, or none (inductor)")
     add("--device", default="auto")
     add("--tiny", action="store_true", help="the same code at tiny sizes, for a CPU")

@@ -261,7 +261,7 @@ def measure_whole(session: Session, alternations: int, best_batch: int) -> dict[
         "encode_share": stages["encode"]["seconds"] / whole[-1],
         "writers": config.run.writers,
         "stages": stages,
-        "model": config.model.model_dump(mode="json", include={"dtype", "compile", "channels_last", "offload"}),
+        "model": config.model.model_dump(mode="json", include={"dtype", "compile", "channels_last", "fuse"}),
     }
 
 

@@ -45,6 +45,7 @@ bench: $(VENV)/.installed  ## measure this machine, into docs/performance.md
 
 selection: $(VENV)/.installed  ## what cutting mid-way keeps and saves, what adaptive seeds gain
 	$(BIN)/python benchmarks/selection.py
+	$(BIN)/python benchmarks/cut_run.py
 
 settings: $(VENV)/.installed  ## what channels_last, fused projections and torch.compile gain here
 	$(BIN)/python benchmarks/settings.py

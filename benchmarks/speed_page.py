@@ -84,6 +84,22 @@ of the assets that equal shares leave worst.
     }"""
 
 
+def cut_run_section(f: dict[str, Any], table: Table) -> str:
+    rows = [(f"{a:.1f} s", f"{b:.1f} s", f"{a / b:.2f}") for a, b in
+            zip(f["full_seconds"], f["cut_seconds"], strict=True)]  # fmt: skip
+    best = f["mean_best"]
+    return f"""## Whole runs with cutting
+
+`make selection` on {machine_line(f["machine"])}. {f["assets"]} assets of the demo × {f["candidates"]} candidates, from
+reading the sheet to the last write, models loaded; `cut: {{at: {f["schedule"]["at"]}, keep: {f["schedule"]["keep"]}}}`.
+{f["cut"]} candidates are dropped mid-way, {f["finished"]} finished.
+
+{table(("best of 8, all finished", "with cutting", "ratio"), rows)}
+**{f["speed"]:.2f} × as fast (goal ≥ 1.8), {f["gain_kept"]:.1%} of the gain over a random pick kept (goal ≥ 90 %)**: the
+mean best score is {best["cut"]:.4f} against {best["full"]:.4f}, a random candidate's {best["random"]:.4f}.
+"""
+
+
 def settings_section(f: dict[str, Any], table: Table) -> str:
     rows = [
         (r["name"], f"{r['gain']:.2f} ({r['gain_low']:.2f} to {r['gain_high']:.2f})",

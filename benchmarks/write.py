@@ -31,8 +31,8 @@ def save_figures(name: str, figures: dict[str, Any]) -> None:
 def write_page() -> None:
     parts = [_HEAD]
     sections = (
-        ("pipeline", _pipeline), ("peers", _peers), ("selection", _selection), ("settings", _settings),
-        ("memory", _memory), ("orchestration", _orchestration), ("gpu", _gpu), ("plan", _plan),
+        ("pipeline", _pipeline), ("peers", _peers), ("selection", _selection), ("cut_run", _cut_run),
+        ("settings", _settings), ("memory", _memory), ("orchestration", _orchestration), ("gpu", _gpu), ("plan", _plan),
     )  # fmt: skip
     for name, render in sections:
         path = FIGURES / f"{name}.json"
@@ -53,6 +53,10 @@ def _gpu(f: dict[str, Any]) -> str:
 
 def _selection(f: dict[str, Any]) -> str:
     return speed_page.selection_section(f, _table, ROOT / "docs")
+
+
+def _cut_run(f: dict[str, Any]) -> str:
+    return speed_page.cut_run_section(f, _table)
 
 
 def _settings(f: dict[str, Any]) -> str:

@@ -101,7 +101,7 @@ class Job:
     def select_context(self) -> str:
         """All that decides the choice among the same candidates."""
         config = self.config
-        payload = {
+        payload: dict[str, Any] = {
             "judge": self.judge.key,
             "upscaler": self.upscaler.key,
             "select": config.select.model_dump(mode="json"),

@@ -53,7 +53,7 @@ class Gate(Protocol):
     def check(self, pixels: np.ndarray) -> Sequence[Verdict]: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ReasonGate:
     """A gate of a function that gives a reason for each picture that must be rejected, the empty text for others."""
 

@@ -153,10 +153,12 @@ def _load(folder: Path, family: str) -> tuple[Any, Any]:
 
     try:
         if family == CHECKER:
-            from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker as Model
+            from diffusers.pipelines.stable_diffusion import safety_checker
+
+            model_class: Any = safety_checker.StableDiffusionSafetyChecker
         else:
-            Model = getattr(transformers, family)
-        model = Model.from_pretrained(str(folder), local_files_only=True, use_safetensors=True)
+            model_class = getattr(transformers, family)
+        model = model_class.from_pretrained(str(folder), local_files_only=True, use_safetensors=True)
         processor = transformers.AutoImageProcessor.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError) as error:
         raise EngineError(

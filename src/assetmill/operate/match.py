@@ -178,7 +178,7 @@ def nearest(queries: np.ndarray, stock: np.ndarray, names: Sequence[str], top: i
             rows = np.flatnonzero(scores >= limit)
         else:
             rows = np.arange(len(scores))
-        best = sorted(rows, key=lambda i: (-scores[i], names[i]))[:top]
+        best = sorted(rows.tolist(), key=lambda i: (-scores[i], names[i]))[:top]
         yield tuple(Match(names[i], round(float(scores[i]), 6)) for i in best)
 
 

@@ -24,6 +24,7 @@ MEANINGS: Mapping[str, str] = {
     "sheet": "Where the assets come from.",
     "prompts": "How assets become prompts.",
     "model": "Which generator makes the pictures.",
+    "references": "Where reference images and adapters of the sheet may come from.",
     "judge": "Which model scores them against the rank text.",
     "gates": "Acceptance checks on candidates.",
     "select": "How variants are chosen.",
@@ -33,7 +34,7 @@ MEANINGS: Mapping[str, str] = {
     "publish": "What leaves, and under which names.",
     "run": "Chunks, threads and budgets.",
     "schedule": "When `flows/nightly.py` starts a run.",
-    "model.operation": "What the engine is asked to do. diffusers models do `text-to-image`.",
+    "model.operation": "What the engine is asked to do, where the row does not say.",
     "model.steps": "Denoising steps; the model's own if left out.",
     "model.guidance": "Guidance scale; the model's own if left out.",
     "model.strength": "For operations that start from an image; refused with `text-to-image`.",
@@ -63,7 +64,7 @@ MEANINGS: Mapping[str, str] = {
 """What keys mean that the config itself does not describe."""
 
 SECTIONS = (
-    "", "sheet", "prompts", "model", "model.adapters", "judge", "judge.combine", "gates",
+    "", "sheet", "prompts", "model", "model.adapters", "references", "judge", "judge.combine", "gates",
     "gates.safety", "select", "upscale", "store", "publish", "run",
     "run.budget", "schedule",
 )  # fmt: skip
@@ -134,7 +135,8 @@ def describe_type(value: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     if kind == "object":
         if "properties" in value:
             return "mapping"
-        inner = describe_type(value["additionalProperties"], schema)
+        inside = value.get("additionalProperties") or next(iter(value["patternProperties"].values()))
+        inner = describe_type(inside, schema)
         names = value.get("propertyNames", {}).get("enum")
         return f"mapping of {', '.join(f'`{n}`' for n in names) if names else 'names'} to {_plural(inner)}"
     name = {"integer": "whole number", "number": "number", "boolean": "`true`, `false`"}.get(str(kind), "text")

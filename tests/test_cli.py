@@ -102,7 +102,7 @@ def test_config_comes_first(path: tuple[str, ...]) -> None:
     """The config is the first positional argument of every command that has one, and `--json` is everywhere."""
     command = COMMANDS[path]
     arguments = [p.name for p in command.params if isinstance(p, click.Argument) or p.param_type_name == "argument"]
-    if path[0] not in ("schema", "eval"):
+    if path[0] not in ("schema", "eval", "models"):
         assert arguments[0] == "config"
     if path[0] != "schema":
         assert any("--json" in p.opts for p in command.params)

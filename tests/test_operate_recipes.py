@@ -181,7 +181,7 @@ def test_pictures_are_made_from_references_and_made_again(tmp_path: Path) -> Non
     made = production(
         tmp_path / "p",
         {"op": "image-to-image", "photo": "a.png"},
-        {"op": "keep-product", "photo": "cut.png"},
+        {"op": "inpaint", "photo": "b.png", "mask": "cut.png"},
         {},
         model={"steps": 2},
     )

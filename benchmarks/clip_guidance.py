@@ -88,7 +88,7 @@ class Study:
         self.asked = np.array([labels_of(spec) for spec in specs])
 
     def draw(self, setting: Setting) -> tuple[np.ndarray, float]:
-        """One picture per prompt, uint8 (N, 64, 64, 3), and the median seconds an image over the batches."""
+        """One picture per prompt, uint8 (N, 64, 64, 3), and the median CPU seconds an image over the batches."""
         spec = self.generator.spec
         options: dict[str, Any] = {"clip_guidance": setting.scale}
         if setting.scale:
@@ -101,9 +101,9 @@ class Study:
         for start in range(0, len(self.texts), BATCH):
             texts = self.texts[start : start + BATCH]
             batch = [replace(request, positive=text, seed=start + i) for i, text in enumerate(texts)]
-            begun = time.perf_counter()
+            begun = time.process_time()
             pictures.append(self.generator.generate(batch).pixels)
-            seconds.append((time.perf_counter() - begun) / len(batch))
+            seconds.append((time.process_time() - begun) / len(batch))
         return np.concatenate(pictures), statistics.median(seconds)
 
     def read(self, setting: Setting) -> Read:
@@ -169,7 +169,7 @@ def write_page(figures: Mapping[str, Any], page: Path = PAGE) -> None:
     def interval(cell: Mapping[str, float]) -> str:
         return f"{cell['value']:+.4f} ({cell['low']:+.4f} to {cell['high']:+.4f})"
 
-    heads = ["scale", "views", "sampler", "classifier-free", *NAMES.values(), "wrong attributes", "s an image"]
+    heads = ["scale", "views", "sampler", "classifier-free", *NAMES.values(), "wrong attributes", "CPU s an image"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in figures["rows"]:
         sampler = row["scheduler"].removesuffix("Scheduler").removesuffix("Discrete")
@@ -224,8 +224,8 @@ Differences from the same picture without guidance, with 95 % bootstrap interval
 
 {table}
 
-Seconds on a machine that was busy with other work, one thread, batches of 16; the factor matters more than the seconds.
-Guidance pays for a backward pass through denoiser, decoder and judge at every step.
+Seconds are CPU time of one thread in batches of 16, and how many times what the same picture costs without. Guidance
+pays for a backward pass through denoiser, decoder and judge at every step; fewer views cost less.
 
 How it was measured: `make clip-guidance` ({machine}).
 """

@@ -58,7 +58,7 @@ def make_requests(generator: LatentGenerator, *texts: str, **changes: Any) -> li
         "diffusers", spec.epoch, spec.id, spec.revision, "", 0, 32, 32, steps=3, guidance=3.0,
         options=(("weights", True),),
     )  # fmt: skip
-    return [replace(first, positive=text, seed=7 + i, **changes) for i, text in enumerate(texts)]
+    return [replace(first, positive=text, **{"seed": 7 + i, **changes}) for i, text in enumerate(texts)]
 
 
 def test_what_a_weight_is() -> None:

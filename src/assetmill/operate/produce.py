@@ -219,7 +219,8 @@ class _Stream:
             opened = open_chunk(chunk, worker.histories, self.config)
             found = look(opened, worker.base, self.config, force=worker.force)
             for item, _ in found.earlier:
-                item.product = earlier_verdicts(item.key, opened.history.get(item.plan.asset.id))
+                history = opened.history.get(item.plan.asset.id)
+                item.product = earlier_verdicts(item.key, history, self.config.gates)
             missing = found.missing + (worker.recall(found.earlier) if found.earlier else [])
             self.opened.append(opened)
             self._begin(opened, missing)

@@ -2,7 +2,7 @@
 
 A `keep-product` candidate is measured as it was made (a product that the model redrew no longer fits its scene), then
 gets the original's pixels back; its master gets them again at its own size, from the reference where that is large
-enough. What was measured stands in the records of the gate `product`, with a heat map's blob named beside it.
+enough. What was measured stands in the records of these gates, with a heat map's blob named beside it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ from assetmill.storage.fold import AssetHistory
 if TYPE_CHECKING:
     import numpy as np
 
-GATE = "product"
+GATE, SSIM_GATE, HELD_GATE = "product", "product-ssim", "product-held"
+"""Gates: how far the model had strayed (mean difference, structural similarity), and what came of putting it back."""
+
 HEAT = "product-heat"
 """The gate whose passed record names the blob of a candidate's heat map."""
 
@@ -57,13 +59,11 @@ def lock_candidate(
     `references` maps blobs to uint8 arrays, as engines get them.
     """
     original, keep = _framed(request, references, request.width, request.height)
-    strayed = check_change(measure_change(made, original, keep), _limits(config), GATE)
+    strayed = measure_change(made, original, keep)
     locked = put_back(made, original, keep)
-    verdicts = [strayed]
-    if strayed.passed:
-        held = check_change(measure_change(locked, original, held_area(keep)), HELD, GATE)
-        verdicts = [strayed if held.passed else held]
-    return Locked(locked, tuple(verdicts), draw_heat(made, original, keep))
+    held = check_change(measure_change(locked, original, held_area(keep)), HELD, HELD_GATE)
+    verdicts = (_check_mean(strayed.mean, config), _check_ssim(strayed.ssim, config), held)
+    return Locked(locked, verdicts, draw_heat(made, original, keep))
 
 
 def lock_master(
@@ -82,18 +82,29 @@ def lock_master(
 
         original, keep = _framed(request, references, request.width, request.height)
         small = Image.fromarray(large[..., :3]).resize((request.width, request.height), Image.Resampling.BOX)
-        return large, check_change(measure_change(_array(small), original, held_area(keep)), _limits(config), GATE)
+        limits = ChangeLimits(most=255.0, mean=config.product_mean, ssim=config.product_ssim)
+        return large, check_change(measure_change(_array(small), original, held_area(keep)), limits, HELD_GATE)
     original, keep = _framed(request, references, width, height)
     soft = SOFT * width / request.width
     locked = put_back(large[..., :3], original, keep, width=soft)
-    return locked, check_change(measure_change(locked, original, held_area(keep, width=soft)), HELD, GATE)
+    return locked, check_change(measure_change(locked, original, held_area(keep, width=soft)), HELD, HELD_GATE)
 
 
-def earlier_verdicts(key: str, history: AssetHistory | None) -> tuple[Verdict, ...]:
-    """What was measured when a stored candidate was made: its picture is locked, so that it cannot be told again."""
+def earlier_verdicts(key: str, history: AssetHistory | None, config: GatesConfig) -> tuple[Verdict, ...]:
+    """What was measured when a stored candidate was made, held against today's limits.
+
+    The stored picture is locked already, so that it cannot tell how far the model had strayed.
+    """
     gates: Sequence[GateRecord] = history.gates if history is not None else ()
-    found = [g for g in gates if (g.subject, g.gate, g.stage) == (key, GATE, "candidate")]
-    return tuple(Verdict(g.gate, g.passed, g.reason, g.value) for g in found[-1:])
+    found = {g.gate: g for g in gates if (g.subject, g.stage) == (key, "candidate")}
+    verdicts = []
+    for name, check in ((GATE, _check_mean), (SSIM_GATE, _check_ssim)):
+        if name in found and (value := found[name].value) is not None:
+            verdicts.append(check(value, config))
+    if HELD_GATE in found:
+        held = found[HELD_GATE]
+        verdicts.append(Verdict(held.gate, held.passed, held.reason, held.value))
+    return tuple(verdicts)
 
 
 # --- inside -------------------------------------------------------------------------------------------------
@@ -113,5 +124,13 @@ def _array(image: object) -> np.ndarray:
     return np.asarray(image).copy()
 
 
-def _limits(config: GatesConfig) -> ChangeLimits:
-    return ChangeLimits(most=255.0, mean=config.product_mean, ssim=config.product_ssim)
+def _check_mean(mean: float, config: GatesConfig) -> Verdict:
+    limit, passed = config.product_mean, mean <= config.product_mean
+    reason = "" if passed else f"the model changed the product by {mean:.1f} of 255 on average (limit {limit:g})"
+    return Verdict(GATE, passed, reason, round(mean, 4))
+
+
+def _check_ssim(ssim: float, config: GatesConfig) -> Verdict:
+    limit, passed = config.product_ssim, ssim >= config.product_ssim
+    reason = "" if passed else f"the product as the model made it has an SSIM of {ssim:.3f} (limit {limit:g})"
+    return Verdict(SSIM_GATE, passed, reason, round(ssim, 4))

@@ -18,8 +18,7 @@ from assetmill.curate.select import choose
 from assetmill.engines.enlarge import enlarge, tileable_axes
 from assetmill.engines.protocols import Upscaler
 from assetmill.intake.plan import AssetPlan
-from assetmill.operate.products import GATE as PRODUCT
-from assetmill.operate.products import keeps_product, lock_master
+from assetmill.operate.products import HELD_GATE, keeps_product, lock_master
 from assetmill.operate.stages import Stages
 from assetmill.records import (
     CutRecord,
@@ -300,7 +299,7 @@ def _upscale(
                 settled.gates.extend(
                     GateRecord(item.key, v.gate, "variant", v.passed, v.reason, v.value)
                     for v in verdicts
-                    if not v.passed or v.gate == PRODUCT
+                    if not v.passed or v.gate == HELD_GATE
                 )
                 if bad:
                     refused.add(item.key)

@@ -105,6 +105,50 @@ def test_tiled_equals_whole(weights: Path) -> None:
     assert difference.mean() < 0.2
 
 
+@pytest.fixture(scope="session")
+def picky(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny SAFMN: it reads sides that are multiples of 8, and not in half precision."""
+    import torch
+    from safetensors.torch import save_file
+    from spandrel.architectures.SAFMN import SAFMN
+
+    torch.manual_seed(10)
+    file = tmp_path_factory.mktemp("upscalers") / "safmn.safetensors"
+    model = SAFMN(dim=8, n_blocks=1, ffn_scale=2.0, upscaling_factor=2)
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, str(file))
+    return file
+
+
+@pytest.mark.parametrize(("height", "width", "tile"), [(17, 30, 256), (32, 40, 256), (50, 83, 36)])
+def test_size_rules_of_the_model(picky: Path, height: int, width: int, tile: int) -> None:
+    """What the model sees has sides that it takes as they are; the result has the picture's size, times the factor."""
+    upscaler = load(source=str(picky), tile=tile)
+    assert upscaler.tiles.multiple == 8
+    seen: set[tuple[int, ...]] = set()
+    real = upscaler._model
+    upscaler._model = lambda tiles: seen.add(tuple(tiles.shape[2:])) or real(tiles)
+    large = upscaler.upscale(make_pictures(1, height, width))
+    assert large.shape == (1, 2 * height, 2 * width, 3)
+    assert all(side % 8 == 0 for shape in seen for side in shape)
+    assert seen == ({(32, 32)} if tile == 36 else {(-height % 8 + height, -width % 8 + width)})
+
+
+def test_number_formats_of_the_model(picky: Path, weights: Path) -> None:
+    """A format that the descriptor excludes is refused, and never chosen; one that it allows is used."""
+    import torch
+
+    upscaler = load(source=str(picky), dtype="bfloat16")
+    assert upscaler.dtype == torch.bfloat16
+    assert upscaler.upscale(make_pictures(1)).dtype == np.uint8
+    upscaler.device = torch.device("cuda", 0)  # only asked for what it would choose there
+    assert upscaler._fitting_dtype("auto") == torch.bfloat16
+    with pytest.raises(EngineError, match="SAFMN does not run in float16"):
+        upscaler._fitting_dtype("float16")
+    other = load(source=str(weights))
+    other.device = torch.device("cuda", 0)
+    assert other._fitting_dtype("auto") == torch.float16
+
+
 def test_a_smaller_factor(weights: Path) -> None:
     """A factor below the model's own gives that size, by reducing the model's result."""
     pictures = make_pictures(1)

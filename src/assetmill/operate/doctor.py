@@ -15,7 +15,7 @@ from typing import Any
 from assetmill.config import Config, ModelConfig, read_config
 from assetmill.engines.memory import check_memory
 from assetmill.engines.protocols import EngineError
-from assetmill.engines.registry import resolve_judge, resolve_model, resolve_upscaler
+from assetmill.engines.registry import resolve_judge, resolve_model, resolve_safety, resolve_upscaler
 from assetmill.operate.lock import lock_holder
 from assetmill.operate.runs import list_runs, read_json
 from assetmill.records import InputError
@@ -80,11 +80,18 @@ def _examine_models(config: Config) -> Iterator[Finding]:
         "judge": (config.judge.source, lambda: resolve_judge(config.judge, config.resolve).key),
         "upscaler": (config.upscale.source, lambda: resolve_upscaler(config.upscale, config.resolve).key),
     }
+    if config.gates.safety.source is not None:
+        checks["gates.safety"] = (config.gates.safety.source, partial(_look_at_safety, config))
     for what, (source, resolve) in checks.items():
         try:
             yield Finding(True, what, f"{source}: {resolve()[:16]}")
         except (InputError, EngineError) as error:
             yield Finding(False, what, str(error), f"check `{what}` in the config")
+
+
+def _look_at_safety(config: Config) -> str:
+    spec = resolve_safety(config.gates.safety, config.resolve)
+    return spec.key if spec is not None else "off"
 
 
 def _look_at_model(section: ModelConfig, config: Config) -> str:

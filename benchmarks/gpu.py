@@ -297,7 +297,7 @@ def write_production(
         "select": {"keep": 1, "near_duplicate": None},
         "upscale": {"engine": "spandrel", "source": str(upscaler), "device": options.device, "tile": options.tile},
         "store": {"url": str(folder / "store")},
-        "run": {"writers": options.writers},
+        "run": {"writers": options.writers, "lanes": 1},  # F is one stream of forwards as well
     }  # fmt: skip
     path = folder / f"{architecture.name}.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))

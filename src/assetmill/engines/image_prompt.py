@@ -40,7 +40,7 @@ def resolve_ip_adapter(file: Path, folder: Path, does: facts.Does, unet: Mapping
         return InputError(Problem(message, way_out, file=str(place), column="model.ip_adapter"))
 
     if not does.ip_adapter:
-        raise refuse("this model's family takes no IP-Adapter", "remove it, or choose SD 1.5, SDXL, LCM or Kolors")
+        raise refuse("this model's family takes no IP-Adapter", "remove it, or choose SD 1.5, SDXL or LCM")
     if file.suffix in PICKLES:
         raise refuse("is a pickle, which runs code when it is read", "take the .safetensors file of the same name")
     if not file.is_file():

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 _STARTS = ("image-to-image", "inpaint", "keep-product")
-_GLOBAL_NOISE = ("StableDiffusion3ControlNetPipeline", "HunyuanDiTControlNetPipeline")
+_GLOBAL_NOISE = ("StableDiffusion3ControlNetPipeline",)
 """Pipelines that encode their maps with torch's global noise."""
 
 

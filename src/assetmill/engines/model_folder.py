@@ -21,7 +21,7 @@ from assetmill.engines.folders import (
     read_card,
     read_json,
 )
-from assetmill.engines.image_prompt import resolve_ip_adapter
+from assetmill.engines.image_prompt import find_image_encoder, resolve_ip_adapter
 from assetmill.engines.operations import operations_of
 from assetmill.engines.preview import resolve_preview
 from assetmill.engines.protocols import ModelSpec, Part
@@ -333,7 +333,7 @@ def _describe(
         scheduler=str(settings.get("scheduler", "")),
         size_multiple=math.lcm(family.size_multiple, _vae_factor(folder)),
         token_limit=_token_limit(folder, family),
-        gib=(known.gib if known else 0.0) or _weights_gib(folder),
+        gib=((known.gib if known else 0.0) or _weights_gib(folder)) + _parts_gib(parts),
         folder=str(folder),
         guidance_kind=kind,
         cuts=cuts,
@@ -390,6 +390,17 @@ def _licence(folder: Path, known: facts.ModelFacts | None) -> tuple[str, bool | 
     if (not licence or licence == "other") and known is not None:
         licence = known.licence
     return licence, facts.may_sell(licence)
+
+
+def _parts_gib(parts: Sequence[Part]) -> float:
+    """GiB of the adapters as stored, an IP-Adapter's image encoder among them."""
+    files: list[Path] = []
+    for part in parts:
+        path = Path(part.path)
+        files += path.glob("*.safetensors") if path.is_dir() else [path]
+        encoder = find_image_encoder(path) if part.kind == "ip-adapter" else None
+        files += encoder.glob("*.safetensors") if encoder else []
+    return round(sum(p.stat().st_size for p in files) / 2**30, 3)
 
 
 def _weights_gib(folder: Path) -> float:

@@ -31,21 +31,26 @@ def test_assets_without_enough_candidates_come_first() -> None:
 
 
 def test_poor_assets_get_more() -> None:
-    """Of two assets with the same scores but one lucky one, the unlucky asset gets the seeds."""
+    """The asset with one lucky candidate gets no more seeds; of the others those that can still catch up do."""
     lucky = [0.2, 0.21, 0.19, 0.6]
     unlucky = [0.2, 0.21, 0.19, 0.22]
     wide = [0.0, 0.4, 0.1, 0.3]
     shares = allocate([lucky, unlucky, wide], 12)
-    assert shares[2] > shares[0]
+    assert shares[0] == 0
+    assert shares[1] > 0
+
+
+def test_beyond_the_aspiration_seeds_still_go_somewhere() -> None:
+    """Where every asset but one has reached what half of them have, no seed is kept back."""
+    assert sum(allocate([[0.5, 0.5], [0.5, 0.4], [0.5, 0.3]], 6)) == 6
 
 
 def test_below_the_floor_counts_more() -> None:
-    """Of two alike assets, the one whose best score is below the floor gets more seeds."""
-    low = [0.10, 0.14, 0.12, 0.08]
-    high = [0.50, 0.54, 0.52, 0.48]
-    plain = allocate([low, high], 8)
-    floored = allocate([low, high], 8, floor=0.16)
-    assert abs(plain[0] - plain[1]) <= 1
+    """Of assets that are nearly alike, the one just below the floor gets more seeds than without a floor."""
+    low, same, high = [0.10, 0.14, 0.12, 0.08], [0.105, 0.145, 0.125, 0.085], [0.50, 0.54, 0.52, 0.48]
+    plain = allocate([low, same, high, high], 9)
+    floored = allocate([low, same, high, high], 9, floor=0.142)
+    assert floored[0] > plain[0]
     assert floored[0] > floored[1]
 
 
@@ -55,6 +60,13 @@ def test_expected_rise_is_that_of_simulated_draws(best: float, draws: int) -> No
     rng = np.random.default_rng(3)
     simulated = np.maximum(rng.normal(0.0, 1.0, (200_000, draws)).max(axis=1) - best, 0).mean()
     assert expected_rise(best, 0.0, 1.0, draws) == pytest.approx(simulated, abs=1e-2)
+
+
+def test_a_limit_caps_the_rise() -> None:
+    """No rise is counted beyond the limit, and all of it with a limit far away."""
+    assert expected_rise(0.0, 1.0, 1.0, 2, 0.1) <= 0.1
+    assert expected_rise(0.0, 0.0, 1.0, 3, 50.0) == pytest.approx(expected_rise(0.0, 0.0, 1.0, 3), abs=1e-6)
+    assert expected_rise(0.5, 0.0, 1.0, 3, 0.4) == 0.0
 
 
 def test_one_draw_has_a_closed_form() -> None:

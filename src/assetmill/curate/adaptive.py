@@ -2,7 +2,9 @@
 
 Each asset's scores are taken as draws from a normal distribution of its own mean and a spread that assets share in
 part. A further seed is worth the rise it is expected to bring to the asset's best score (expected improvement, Mockus
-1974; Jones, Schonlau & Welch 1998, for several draws at once), and more where it may lift the asset over the floor.
+1974; Jones, Schonlau & Welch 1998, for several draws at once), counted up to an aspiration: the best score that half of
+the assets have reached. So good assets get no more, poor ones with a chance to catch up get most; a seed counts more
+still where it may lift its asset over the floor.
 """
 
 from __future__ import annotations
@@ -13,11 +15,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_PRIOR_DRAWS = 6.0
+_PRIOR_DRAWS = 2.0
 """How many draws the spread that all assets share counts for, beside an asset's own."""
 
 _FLOOR_WORTH = 2.0
 """What lifting an asset over the floor is worth, in spreads of one asset's scores."""
+
+_BEYOND = 1e-3
+"""What a rise above the aspiration counts for, beside one below it: where nothing else is left to do."""
 
 _POINTS = 48
 
@@ -51,10 +56,16 @@ def allocate(
                 short.remove(i)
     means, spreads = fit(scores)
     shared = float(np.median(spreads)) if len(spreads) else 0.0
+    reached = [sorted(own, reverse=True)[keep - 1] for own in scores if len(own) >= keep]
+    aspiration = float(np.median(reached)) if reached else math.inf
+
+    def worth(i: int) -> float:
+        return _worth(scores[i], means[i], spreads[i], shared, keep, aspiration, floor, given[i])
+
     heap: list[tuple[float, int]] = []
-    for i, own in enumerate(scores):
+    for i in range(len(scores)):
         if left[i] > 0:
-            heap.append((-_worth(own, means[i], spreads[i], shared, keep, floor, given[i]), i))
+            heap.append((-worth(i), i))
     heapq.heapify(heap)
     while heap and remaining:
         _, i = heapq.heappop(heap)
@@ -62,14 +73,14 @@ def allocate(
         left[i] -= 1
         remaining -= 1
         if left[i] > 0:
-            heapq.heappush(heap, (-_worth(scores[i], means[i], spreads[i], shared, keep, floor, given[i]), i))
+            heapq.heappush(heap, (-worth(i), i))
     return given
 
 
 def fit(scores: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
     """Mean and predictive spread (standard deviation) of each asset's scores, float64 (N,).
 
-    Variances are shrunk towards the pooled one, which counts for six draws; an asset without scores gets the mean of
+    Variances are shrunk towards the pooled one, which counts for two draws; an asset without scores gets the mean of
     all. The spread covers the uncertainty of the mean: s² (1 + 1/n).
     """
     counts = np.array([len(own) for own in scores], np.float64)
@@ -83,27 +94,43 @@ def fit(scores: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
     return means, np.sqrt(variances * (1 + 1 / np.maximum(counts, 1)))
 
 
-def expected_rise(best: float, mean: float, spread: float, num_draws: int) -> float:
-    """E[max(0, max of `num_draws` normal draws - best)], in the unit of the scores.
+def expected_rise(best: float, mean: float, spread: float, num_draws: int, limit: float = math.inf) -> float:
+    """E[max(0, min(limit, max of `num_draws` normal draws) - best)], in the unit of the scores.
 
-    The integral of 1 - Φ((x - mean) / spread)^n over x from `best` upwards, by the midpoint rule.
+    The integral of 1 - Φ((x - mean) / spread)^n over x from `best` to `limit`, by the midpoint rule.
     """
-    if num_draws < 1 or spread <= 0:
-        return max(0.0, mean - best) if num_draws else 0.0
+    if num_draws < 1 or limit <= best:
+        return 0.0
+    if spread <= 0:
+        return max(0.0, min(limit, mean) - best)
     start = max(best, mean - 8 * spread)
-    end = max(best, mean) + 6 * spread
+    end = min(limit, max(best, mean) + 6 * spread)
+    if end <= start:
+        return end - best
     step = (end - start) / _POINTS
     points = start + step * (np.arange(_POINTS) + 0.5)
     return float(np.sum(1 - _below(points, mean, spread) ** num_draws) * step + (start - best))
 
 
 def _worth(
-    own: Sequence[float], mean: float, spread: float, shared: float, keep: int, floor: float | None, given: int
+    own: Sequence[float],
+    mean: float,
+    spread: float,
+    shared: float,
+    keep: int,
+    aspiration: float,
+    floor: float | None,
+    given: int,
 ) -> float:
     """What one more seed is worth, after `given` that are on their way."""
     ranked = sorted(own, reverse=True)
     best = ranked[keep - 1] if len(ranked) >= keep else mean
-    worth = expected_rise(best, mean, spread, given + 1) - expected_rise(best, mean, spread, given)
+
+    def marginal(limit: float) -> float:
+        more = expected_rise(best, mean, spread, given + 1, limit)
+        return more - expected_rise(best, mean, spread, given, limit)
+
+    worth = marginal(aspiration) + _BEYOND * marginal(math.inf)
     if floor is not None and best < floor and spread > 0:
         below = float(_below(np.array([floor]), mean, spread)[0])
         worth += _FLOOR_WORTH * shared * below**given * (1 - below)

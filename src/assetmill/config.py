@@ -194,9 +194,7 @@ class ReferencesConfig(_Section):
 
 
 class _JudgeSource(_Section):
-    engine: str = Field(
-        "open_clip", description="Judge family: open_clip, transformers, aesthetic, simulated, or a plug-in's name."
-    )
+    engine: str = Field("open_clip", description="open_clip, transformers, aesthetic, simulated, or a plug-in's name.")
     source: str = Field("starter", description="`starter`, a folder, or an open_clip model name.")
     pretrained: str | None = Field(None, description="open_clip tag or weight file for a model name.")
     head: Path | None = Field(None, description="Weight file of the head, for the engine `aesthetic`.")
@@ -233,12 +231,8 @@ class JudgeConfig(_JudgeSource):
 class SafetyConfig(_Section):
     """A check for pictures that must not be published, beside the generator's own."""
 
-    source: str | None = Field(
-        None, description="Folder of a StableDiffusionSafetyChecker or an image classifier; none if left out."
-    )
-    reject: tuple[str, ...] = Field(
-        (), description="A classifier's labels that reject a picture; required for one, as only its card says."
-    )
+    source: str | None = Field(None, description="Folder of a safety checker or image classifier; no check without.")
+    reject: tuple[str, ...] = Field((), description="Labels of a classifier that reject a picture: at least one.")
     threshold: Fraction = Field(0.5, description="Probability of such a label from which a picture is rejected.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
 
@@ -301,9 +295,7 @@ class CutConfig(_Section):
 
 
 class UpscaleConfig(_Section):
-    engine: str = Field(
-        "spandrel", description="spandrel, diffusers, transformers, lanczos, nearest, none, or a plug-in's name."
-    )
+    engine: str = Field("spandrel", description="spandrel, diffusers, transformers, lanczos, nearest, none, a plug-in.")
     source: str = Field("starter", description="`starter`, a weight file (safetensors), or an upscaler's folder.")
     scale: int | None = Field(None, ge=1, le=16, description="Factor; the model's own if left out.")
     tile: int = Field(256, ge=32, description="Edge of a tile in pixels; larger images are tiled with overlap.")

@@ -150,7 +150,7 @@ def test_tiny_run_is_kept_and_resumed(tmp_path: Path, capsys: pytest.CaptureFixt
         "--writers",
         "2",
         "--batches",
-        "1,4",
+        "1,2",
     ]
     gpu.main([*usual, "--models", "flux-schnell"])
     figures = json.loads(out.read_text())

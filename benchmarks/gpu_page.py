@@ -24,7 +24,7 @@ def gpu_section(f: dict[str, Any], table: Table) -> str:
     ]
     roof = f.get("roof")
     if roof:
-        sizes = ", ".join(f"{s['tflops']:.0f} at {s['edge']}" for s in roof["sizes"])
+        sizes = ", ".join(f"{s['tflops']:.3g} at {s['edge']}" for s in roof["sizes"])
         out.append(
             f"The roof is what a dense {roof['dtype']} matrix product reaches on this device: "
             f"**{roof['tflops']:.3g} TFLOP/s** ({sizes}). Useful TFLOP are those of denoiser, decoder, judge and "
@@ -62,7 +62,7 @@ def _whole(found: list[tuple[str, str, dict[str, Any]]], table: Table) -> str:
             f"{w['P']['median']:.1f} ({w['P']['low']:.1f} to {w['P']['high']:.1f})",
             f"**{w['P_over_F']:.3f}**",
             f"{w['images_per_second']:.2f}",
-            f"{w['tflops']:.0f} ({w['of_roof']:.0%})",
+            f"{w['tflops']:.3g} ({w['of_roof']:.0%})",
             f"{w['judge_share']:.1%}",
             f"{w['encode_share']:.0%} in {w['writers']} threads",
         )
@@ -85,7 +85,7 @@ def _batches(title: str, found: list[dict[str, Any]], table: Table) -> str:
         (
             b["batch"],
             f"{b['images_per_second']:.2f}",
-            f"{b['tflops']:.0f} ({b['of_roof']:.0%})",
+            f"{b['tflops']:.3g} ({b['of_roof']:.0%})",
             "" if b["peak_gib"] is None else f"{b['peak_gib']:.1f}",
         )
         for b in found

@@ -10,7 +10,7 @@ import pytest
 from assetmill.engines.protocols import OutOfMemory
 from assetmill.operate.inputs import IMAGES
 from assetmill.operate.reproduce import reproduce_entry
-from assetmill.pipeline import load_engines, open_job, plan_job
+from assetmill.pipeline import begin_run, finish_run, load_engines, make_chunks_of, open_job, plan_job
 from assetmill.records import OPERATIONS, Adapter, InputError, Reference, Request, blob_key
 from assetmill.storage.layout import blob_path
 from picture_server import picture_server, png
@@ -195,6 +195,26 @@ def test_pictures_are_made_from_references_and_made_again(tmp_path: Path) -> Non
     for asset in ("000", "001", "002"):
         found = reproduce_entry(made.path, asset)
         assert (found.base_agrees, found.master_agrees) == (True, True)
+
+
+def test_a_reference_damaged_on_the_way_heals(tmp_path: Path) -> None:
+    """A reference damaged while a run goes on fails its assets for now; the next run puts it there again."""
+    made = production(tmp_path / "p", {"op": "variation", "photo": "a.png"}, {})
+    job = made.job()
+    with begin_run(job) as run:
+        place = made.store.local_path(blob_path(A, "png"))
+        assert place is not None
+        place.write_bytes(b"damaged")
+        worker = run.worker(load_engines(job))
+        try:
+            make_chunks_of(run, worker)
+        finally:
+            worker.close()
+        report = finish_run(run)
+    assert (report["exit_code"], report["troubled"]) == (1, {"000": "transient"})
+    assert made.run()["exit_code"] == 0
+    assert {asset for asset, _ in made.published()} == {"000", "001"}
+    made.check_whole()
 
 
 def test_a_changed_picture_changes_its_asset_only(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from assetmill.operate.products import keeps_product, lock_candidate
 from assetmill.operate.settle import Item, References
 from assetmill.operate.stages import Stages
 from assetmill.records import FailureRecord
+from assetmill.storage.store import CorruptObject, MissingObject
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,7 +76,13 @@ class Maker:
         Raises BreakerTripped, EngineError where nothing but one and the same failure comes from the engine.
         """
         requests = [item.request for _, item in work.members]
-        references = self.references(requests) if self.references is not None else {}
+        try:
+            references = self.references(requests) if self.references is not None else {}
+        except (MissingObject, CorruptObject) as error:
+            # Damaged or gone since the run began: it is set aside, and the next run puts it there again.
+            for _, item in work.members:
+                item.failures.append(FailureRecord(item.key, "transient", f"a reference image: {error}"))
+            return []
         parts: list[Done] = []
         generator = self._generators.get()
         try:

@@ -152,6 +152,13 @@ def test_bad_schedules_are_refused(tmp_path: Path) -> None:
             open_job(toys.path)
 
 
+def test_cutting_and_adaptive_rounds_exclude_each_other(tmp_path: Path) -> None:
+    """Both at once are refused with the reason."""
+    toys = Production(tmp_path, rows(1), {**CUT, "adaptive": True})
+    with pytest.raises(InputError, match="do not go together"):
+        open_job(toys.path)
+
+
 # --- adaptive rounds ----------------------------------------------------------------------------------------
 
 

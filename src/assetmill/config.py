@@ -403,6 +403,15 @@ class Config(_Section):
             **({"models": models} if "models" in data else {}),
         }
 
+    @model_validator(mode="after")
+    def _check_rounds(self) -> Config:
+        if self.adaptive and self.cut.at:
+            raise ValueError(
+                "adaptive and cut do not go together: adaptive rounds begin too few candidates at a time for cutting; "
+                "turn one of them off"
+            )
+        return self
+
     def resolve(self, path: Path | str) -> Path:
         """A path of this config as an absolute one."""
         return (self.base / Path(path).expanduser()).resolve()

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import sys
@@ -65,7 +66,7 @@ MEANINGS: Mapping[str, str] = {
 
 SECTIONS = (
     "", "sheet", "prompts", "model", "model.adapters", "references", "judge", "judge.combine", "gates",
-    "gates.safety", "select", "upscale", "store", "publish", "run",
+    "gates.safety", "select", "cut", "upscale", "store", "publish", "run",
     "run.budget", "schedule",
 )  # fmt: skip
 
@@ -79,6 +80,7 @@ def build() -> dict[Path, str]:
     return {
         DOCS / "config.schema.json": json.dumps(schema, ensure_ascii=False, indent=1) + "\n",
         DOCS / "cli.md": cli_page(),
+        DOCS / "engines.md": _load("engines_page").engines_page(),
         page: fill_tables(page.read_text("utf-8"), schema),
     }
 
@@ -217,6 +219,16 @@ def help_texts(command: Any, name: str, parent: Any = None) -> Iterator[tuple[st
     yield name, command.get_help(context)
     for child in getattr(command, "commands", {}).values():
         yield from help_texts(child, f"{name} {child.name}", context)
+
+
+def _load(name: str) -> Any:
+    """A script of this folder as a module, from wherever the docs are built."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 # --- writing ------------------------------------------------------------------------------------------------

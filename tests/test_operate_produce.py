@@ -98,7 +98,7 @@ def test_segment_per_chunk(tmp_path: Path) -> None:
 
 
 def test_slow_store_holds_the_device_back(tmp_path: Path) -> None:
-    """While records are slow to be written, at most one finished chunk waits for its own: a kill costs no more."""
+    """While records are slow to be written, a finished chunk waits for its own, and two batches are on their way."""
 
     class Slow:
         def __init__(self, store: Any) -> None:
@@ -129,7 +129,7 @@ def test_slow_store_holds_the_device_back(tmp_path: Path) -> None:
     worker = run.worker(Engines(Counted(job.model), engines.judge, engines.upscaler))
     assert len(list(worker.process(iter(run.chunks)))) == 10
     worker.close()
-    assert slow.most <= 8
+    assert slow.most <= 12
 
 
 # --- gates and extra seeds ----------------------------------------------------------------------------------

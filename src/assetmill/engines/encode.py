@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from assetmill.engines import facts
 from assetmill.engines.protocols import EngineError
 from assetmill.engines.recent import RecentTensors
 from assetmill.records import Adapter
@@ -159,7 +160,10 @@ def _encode_sd3(
 def _encode_flux(
     pipeline: Any, texts: list[str], device: torch.device, clip_skip: int | None, negative: bool
 ) -> Encoded:
-    embeds, pooled, _ = pipeline.encode_prompt(prompt=texts, prompt_2=None, device=device, num_images_per_prompt=1)
+    length = facts.flux_tokens(pipeline.transformer.config)
+    embeds, pooled, _ = pipeline.encode_prompt(
+        prompt=texts, prompt_2=None, device=device, num_images_per_prompt=1, max_sequence_length=length
+    )
     return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
 

@@ -373,3 +373,8 @@ Z-Image's hands over a list, which only one does.
 Left out: DPMSolverSDEScheduler, whose noise comes from one tree for the whole batch, so that a picture would depend on
 its neighbours; LMSDiscreteScheduler and DEISMultistepScheduler, which need SciPy.
 """
+
+
+def flux_tokens(transformer: Mapping[str, object]) -> int:
+    """How many tokens FLUX.1 reads: 256 for schnell, as its card says, which has no guidance input; 512 for dev."""
+    return 256 if transformer.get("guidance_embeds") is False else 512

@@ -70,7 +70,19 @@ def arrange(pipeline: Any, device: torch.device, config: ModelConfig) -> None:
             raise EngineError(f"{type(denoiser).__name__} has no projections to fuse; set model.fuse: false")
         denoiser.fuse_qkv_projections()
     if config.compile:
-        denoiser.compile_repeated_blocks()
+        compile_blocks(denoiser)
+
+
+def compile_blocks(denoiser: Any) -> None:
+    """Regional compilation: each kind of block once, for the one batch size that a bucket has.
+
+    Each size of picture is compiled for itself; dynamo's usual limit of eight would be used up by two sizes and leave
+    the rest uncompiled, with a line in the log as the only sign.
+    """
+    import torch
+
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    denoiser.compile_repeated_blocks(dynamic=False)
 
 
 def denoiser_of(pipeline: Any) -> Any:

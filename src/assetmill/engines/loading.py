@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from assetmill.engines.devices import free_gib, to_bytes
-from assetmill.engines.latent_loading import quiet
+from assetmill.engines.latent_loading import compile_blocks, quiet
 from assetmill.engines.model_folder import find_variant
 from assetmill.engines.protocols import EngineError, Generated, ModelSpec, OnStep
 from assetmill.engines.registry import check_request
@@ -58,7 +58,7 @@ def place_stage(pipeline: Any, device: torch.device, config: ModelConfig) -> Non
     else:
         pipeline.to(device)
     if config.compile:
-        pipeline.unet.compile_repeated_blocks()
+        compile_blocks(pipeline.unet)
 
 
 @contextmanager

@@ -332,7 +332,7 @@ def _describe(
         guidance=float(settings.get("guidance", guidance)),
         scheduler=str(settings.get("scheduler", "")),
         size_multiple=math.lcm(family.size_multiple, _vae_factor(folder)),
-        token_limit=_token_limit(folder, family),
+        token_limit=facts.flux_tokens(transformer) if family.name == "flux" else _token_limit(folder, family),
         gib=((known.gib if known else 0.0) or _weights_gib(folder)) + _parts_gib(parts),
         folder=str(folder),
         guidance_kind=kind,

@@ -59,6 +59,7 @@ class Maker:
         self.references = references
         self.upscaling = threading.Lock()
         self.num_lanes = 1 + len(engines.lanes)
+        """Batches that are generated at one time. One more may be checked and judged meanwhile."""
         self._judging = threading.Lock()
         self._generators: queue.SimpleQueue[Generator] = queue.SimpleQueue()
         for generator in (engines.generator, *engines.lanes):

@@ -83,7 +83,7 @@ class ChunkWorker:
         self.banned_blobs = frozenset(banned_blobs)
         self.force = force
         self._maker = Maker(config, engines, self.stages, batch, references)
-        self._lanes = ThreadPoolExecutor(self._maker.num_lanes, thread_name_prefix="lane")
+        self._lanes = ThreadPoolExecutor(self._maker.num_lanes + 1, thread_name_prefix="lane")
         self._writers = ThreadPoolExecutor(config.run.writers, thread_name_prefix="write")
         # Finishing waits for writers, so it must not share their threads.
         self._finisher = ThreadPoolExecutor(1, thread_name_prefix="finish")
@@ -194,11 +194,13 @@ class _Stream:
         self.num_lanes = worker._maker.num_lanes
 
     def start_work(self) -> None:
-        """Hands batches to free lanes: survivors of cuts in full batches first, then new candidates.
+        """Hands batches to the lanes, one more than there are: survivors of cuts in full batches first, then new ones.
+
+        While one is checked and judged, its generator works on the next.
 
         Not while more chunks than there are lanes wait for their records: on a slow store a kill must not cost more.
         """
-        while len(self.making) < self.num_lanes and len(self.settling) + len(self.finishing) <= self.num_lanes:
+        while len(self.making) <= self.num_lanes and len(self.settling) + len(self.finishing) <= self.num_lanes:
             self._open_chunks()
             work = None if self.worker.stop.is_set() else self._next_work()
             if work is None:
@@ -210,7 +212,9 @@ class _Stream:
         worker = self.worker
         while not self.exhausted and len(self.queue) < worker.batch and not worker.stop.is_set():
             under_way = sum(opened.outstanding for opened in self.opened)
-            if len(self.opened) + len(self.settling) >= _OPEN_CHUNKS and under_way > worker.batch * self.num_lanes:
+            if len(self.opened) + len(self.settling) >= _OPEN_CHUNKS and under_way > worker.batch * (
+                self.num_lanes + 1
+            ):
                 return
             chunk = next(self.waiting, None)
             if chunk is None:

@@ -369,5 +369,19 @@ def test_loras_and_operations_together(tmp_path: Path) -> None:
         np.testing.assert_array_equal(taken_off.pixels, base.pixels)
 
 
+@pytest.mark.parametrize("family", [name for name, _, _ in CASES])
+def test_loras_of_every_family(generators: Loaded, family: str, tmp_path: Path) -> None:
+    """A LoRA changes the pictures of each family that takes one; without it they are those of the bare model."""
+    bare = generators[family]
+    folder = Path(bare.spec.folder)
+    lora = write_tiny_lora(tmp_path / "style.safetensors", folder)
+    generator = load(folder, adapters=[{"path": str(lora), "weight": 2.0}])
+    requests, _ = operation_requests(generator.spec, "text-to-image", 2)
+    plain, _ = operation_requests(bare.spec, "text-to-image", 2)
+    expected = bare.generate(plain).pixels
+    assert (generator.generate(requests).pixels != expected).any()
+    np.testing.assert_array_equal(generator.generate(plain).pixels, expected)
+
+
 def difference(first: Any, second: Any, row: int, other: int) -> float:
     return float((first.device_pixels[row] - second.device_pixels[other]).abs().max())

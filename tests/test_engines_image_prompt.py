@@ -76,6 +76,9 @@ def test_without_guidance_and_with_several_images(sd: Path, adapter: Path) -> No
 
 def test_adapters_that_do_not_fit(sd: Path, adapter: Path, tmp_path: Path) -> None:
     """Another base, another encoder, pickles, missing files and other contents are refused before anything loads."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
     sdxl, flux = write_tiny_sdxl(tmp_path / "tiny-sdxl"), write_tiny_flux(tmp_path / "tiny-flux")
     lone = tmp_path / "lone" / "deep" / "ip.safetensors"
     lone.parent.mkdir(parents=True)
@@ -86,6 +89,11 @@ def test_adapters_that_do_not_fit(sd: Path, adapter: Path, tmp_path: Path) -> No
     bare = shutil.copytree(adapter.parent, tmp_path / "bare")
     (bare / "image_encoder" / "model.safetensors").unlink()
     (tmp_path / "ip.bin").write_bytes(b"\x80\x04")
+    face, plus = tmp_path / "face.safetensors", adapter.with_name("plus.safetensors")
+    plain = load_file(str(adapter))
+    save_file({**plain, "ip_adapter.0.to_q_lora.down.weight": torch.zeros(4, 32)}, str(face))
+    plain.pop("image_proj.proj.weight")
+    save_file({**plain, "image_proj.proj_in.weight": torch.zeros(8, 48)}, str(plus))
     cases: list[tuple[Path, Any, str]] = [
         (sd, write_tiny_ip_adapter(tmp_path / "xl", sdxl), "another base: its images become 64 numbers a token"),
         (sdxl, adapter, "another base"),
@@ -93,6 +101,8 @@ def test_adapters_that_do_not_fit(sd: Path, adapter: Path, tmp_path: Path) -> No
         (sd, tmp_path / "ip.bin", "is a pickle"),
         (sd, tmp_path / "none.safetensors", "no such file"),
         (sd, sd / "vae" / "diffusion_pytorch_model.safetensors", "is not an IP-Adapter"),
+        (sd, face, "reads faces"),
+        (sd, plus, "gives 32 numbers for an image, and the IP-Adapter reads 48"),
         (sd, lone, "no folder `image_encoder`"),
         (sd, crossed / adapter.name, "gives 24 numbers for an image, and the IP-Adapter reads 16"),
         (sd, bare / adapter.name, "no safetensors weights"),

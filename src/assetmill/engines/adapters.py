@@ -79,7 +79,8 @@ def resolve_lora(
 
 def lora_layers(header: Mapping[str, Any]) -> dict[str, tuple[Shape, Shape]]:
     """Per layer name, as the file writes it, the shapes of its two factors (down: rank x in, up: out x rank)."""
-    downs, ups = ({}, {})  # type: tuple[dict[str, Shape], dict[str, Shape]]
+    downs: dict[str, Shape] = {}
+    ups: dict[str, Shape] = {}
     for key, entry in header.items():
         for endings, found in ((_DOWN, downs), (_UP, ups)):
             for ending in endings:

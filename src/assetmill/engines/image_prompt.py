@@ -53,6 +53,8 @@ def resolve_ip_adapter(file: Path, folder: Path, does: facts.Does, unet: Mapping
     queries = [shape for name, shape in keys.items() if name.startswith("ip_adapter.") and "to_k_ip" in name]
     if not queries or not any(name.startswith("image_proj.") for name in keys):
         raise refuse("is not an IP-Adapter", "give the .safetensors file of one (image_proj and ip_adapter layers)")
+    if any("lora" in name for name in keys):
+        raise refuse("reads faces, not pictures (FaceID)", "take an IP-Adapter that reads CLIP's images, plain or Plus")
     width = unet.get("cross_attention_dim")
     if isinstance(width, int) and queries[0][1] != width:
         raise refuse(
@@ -80,14 +82,15 @@ def resolve_ip_adapter(file: Path, folder: Path, does: facts.Does, unet: Mapping
         )  # fmt: skip
     if problems:
         raise InputError(problems)
-    projection = keys.get("image_proj.proj.weight")
-    own = read_json(encoder / "config.json").get("projection_dim")
-    if projection is not None and own is not None and projection[1] != own:
-        raise refuse(
-            f"gives {own} numbers for an image, and the IP-Adapter reads {projection[1]}",
-            "take the image encoder that the IP-Adapter's card names",
-            encoder,
-        )
+    sizes = read_json(encoder / "config.json")
+    for layer, setting in (("proj", "projection_dim"), ("proj_in", "hidden_size")):
+        reads, gives = keys.get(f"image_proj.{layer}.weight"), sizes.get(setting)
+        if reads is not None and gives is not None and reads[1] != gives:
+            raise refuse(
+                f"gives {gives} numbers for an image, and the IP-Adapter reads {reads[1]}",
+                "take the image encoder that the IP-Adapter's card names",
+                encoder,
+            )
     return Part("ip-adapter", file.stem, str(file), fingerprint(file, encoder))
 
 

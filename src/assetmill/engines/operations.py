@@ -44,11 +44,11 @@ the mask); near 0 the picture stays as it is.
 def operations_of(does: facts.Does, parts: Sequence[Part], unet: Mapping[str, Any]) -> tuple[str, ...]:
     """The operations of a folder of a family, with the parts that a config names.
 
-    A denoiser with more input channels than it has latent ones takes mask and masked picture as well: it was trained
-    for inpainting and can do nothing else.
+    A UNet with nine input channels reads mask and masked picture beside the latents: it was trained for inpainting and
+    can do nothing else.
     """
     inpaint = ("inpaint", "keep-product") if does.inpaint else ()
-    if unet.get("in_channels", 4) != 4 and does.inpaint:
+    if unet.get("in_channels") == 9 and does.inpaint:
         return inpaint
     kinds = {part.kind for part in parts}
     return (

@@ -228,9 +228,9 @@ class LatentGenerator:
         if "eta" in options and (first.scheduler or self._scheduler_class.__name__) != "DDIMScheduler":
             raise EngineError("the option 'eta' acts with DDIMScheduler only; remove it or choose that scheduler")
         arguments: dict[str, Any] = {"num_inference_steps": first.steps, "output_type": "pt", **prepared.arguments}
-        for name, value in (("width", first.width), ("height", first.height)):
+        for name, side in (("width", first.width), ("height", first.height)):
             if name in names:  # where not, it is the size of the picture to start from
-                arguments[name] = value
+                arguments[name] = side
         guidance = self._family.guidance_argument if self._family else "guidance_scale"
         if guidance in names:
             arguments[guidance] = first.guidance

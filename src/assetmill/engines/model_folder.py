@@ -276,7 +276,7 @@ def _parts(
     for number, adapter in enumerate(config.adapters):
         column = f"model.adapters.{number}"
         if does.lora:
-            pinned = {"weight": adapter.weight, "sha256": adapter.sha256, "column": column}
+            pinned: dict[str, Any] = {"weight": adapter.weight, "sha256": adapter.sha256, "column": column}
             gather(partial(resolve_lora, resolve(adapter.path), folder, **pinned))
         else:
             problems.append(Problem(f"the family of {folder.name} takes no LoRAs", "remove them", column=column))

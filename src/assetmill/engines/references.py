@@ -326,9 +326,8 @@ def alpha_mask(pixels: np.ndarray) -> bytes:
 
 def luminance(pixels: np.ndarray) -> np.ndarray:
     """uint8 (H, W, 3) as uint8 (H, W): ITU-R BT.601's luma, as Pillow's mode L has it."""
-    weights = (19595, 38470, 7471)
-    total = sum(pixels[..., i].astype("uint32") * weight for i, weight in enumerate(weights))
-    return ((total + 0x8000) >> 16).astype("uint8")
+    red, green, blue = (pixels[..., channel].astype("uint32") for channel in range(3))
+    return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype("uint8")
 
 
 # --- what is remembered -------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: clip-guidance selection settings memory orchestration help demo test lint types check bench peers kills scale lock docs starter-docs clean
+.PHONY: clip-guidance selection settings memory orchestration help demo test lint types check bench peers engines kills scale lock docs starter-docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -65,6 +65,10 @@ scale: $(VENV)/.installed  ## plan 100,000 rows x 8 over a filled folder and a f
 peers: $(VENV)/.installed  ## this pipeline against scripts and a Ray Data pool, some 40 minutes
 	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -c requirements.lock 'ray[data]>=2.50'
 	cd benchmarks && ../$(BIN)/python -m peers
+
+engines: $(VENV)/.installed  ## run every model family and operation at a tiny size, into docs/engines.md
+	$(BIN)/python benchmarks/engines.py
+	$(BIN)/python docs/build.py
 
 kills: $(VENV)/.installed  ## 200 kills of a running production
 	ASSETMILL_KILLS=200 $(BIN)/python -m pytest tests/test_kills.py

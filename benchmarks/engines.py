@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from assetmill.config import ModelConfig  # noqa: E402
 from assetmill.engines import facts  # noqa: E402
+from assetmill.engines.latent_loading import quiet  # noqa: E402
 from assetmill.engines.protocols import Generator  # noqa: E402
 from assetmill.engines.registry import load_generator, resolve_model  # noqa: E402
 from assetmill.records import Reference, Request  # noqa: E402
@@ -52,6 +53,12 @@ def main() -> None:
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    with quiet():
+        run_all()
+
+
+def run_all() -> None:
+    """Measures every row and writes the figures."""
     rows = []
     for name in WRITERS:
         with tempfile.TemporaryDirectory() as folder:
@@ -75,22 +82,27 @@ def latent_rows(name: str, root: Path) -> Iterator[dict[str, Any]]:
     if does.ip_adapter:
         settings["ip_adapter"] = write_tiny_ip_adapter(root / "ip", folder)
     generator = load(folder, **settings)
-    classes = {
-        "text-to-image": index["_class_name"],
-        "image-to-image": does.image_to_image,
-        "inpaint": does.inpaint,
-        "keep-product": does.inpaint,
-        "control": does.control,
-        "variation": f"{index['_class_name']} with IP-Adapter",
-    }
     for operation in generator.spec.operations:
         requests, pictures = operation_requests(generator.spec, operation, 1)
-        yield measure(generator, requests[0], pictures, classes[operation])
+        yield measure(generator, requests[0], pictures, class_of(index["_class_name"], operation))
     if does.lora:
         file = write_tiny_lora(root / "lora.safetensors", folder)
         generator = load(folder, adapters=[{"path": str(file)}])
         requests, pictures = operation_requests(generator.spec, "text-to-image", 1)
         yield {**measure(generator, requests[0], pictures, f"{index['_class_name']} with LoRA"), "operation": "LoRA"}
+
+
+def class_of(name: str, operation: str) -> str:
+    """The pipeline class that runs an operation of the family with the class `name`."""
+    does = facts.FAMILIES[name].does
+    classes = {
+        "image-to-image": does.image_to_image,
+        "inpaint": does.inpaint,
+        "keep-product": does.inpaint,
+        "control": does.control,
+        "variation": f"{name} with IP-Adapter",
+    }
+    return classes.get(operation, name)
 
 
 def other_rows(name: str, root: Path) -> Iterator[dict[str, Any]]:
@@ -124,7 +136,7 @@ def starter_rows() -> Iterator[dict[str, Any]]:
             requests[0], width=64, height=64, steps=spec.steps, guidance=spec.guidance, scheduler=spec.scheduler,
             negative="",
         )  # fmt: skip
-        row = measure(generator, request, pictures, type(generator.pipeline).__name__)  # type: ignore[attr-defined]
+        row = measure(generator, request, pictures, class_of("StableDiffusionPipeline", operation))
         yield {**row, "on": f"the shipped weights, 64 x 64, {spec.steps} steps"}
 
 

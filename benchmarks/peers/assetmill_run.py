@@ -15,6 +15,8 @@ from peers.work import Settings, Work
 class Assetmill:
     """`open_job` and `run_job`, with engines loaded before, as a worker that lives longer than a night has them."""
 
+    late = 0.0
+
     def __init__(self, work: Work, settings: Settings) -> None:
         import numpy as np
 

@@ -17,6 +17,8 @@ from peers.work import Piece, Settings, Work, write_manifest
 class PerPrompt:
     """diffusers, open_clip and spandrel used as their examples do. `whole_prompt`: one call for a prompt's pictures."""
 
+    late = 0.0
+
     def __init__(self, work: Work, settings: Settings, *, whole_prompt: bool = False) -> None:
         import open_clip
         import torch

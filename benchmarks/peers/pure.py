@@ -12,6 +12,8 @@ from peers.work import Piece, Settings, Work
 class Pure:
     """The models' bare forwards over the work list, prompt embeddings made beforehand."""
 
+    late = 0.0
+
     def __init__(self, work: Work, settings: Settings) -> None:
         import torch
         from diffusers import StableDiffusionPipeline

@@ -114,6 +114,8 @@ class Finisher:
 class Tuned:
     """One loop in one process."""
 
+    late = 0.0
+
     def __init__(self, work: Work, settings: Settings) -> None:
         self.painter, self.finisher = Painter(work, settings), Finisher(work, settings)
         self.finisher.warm_up(work, settings.batch)

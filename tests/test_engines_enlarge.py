@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from assetmill.config import UpscaleConfig
-from assetmill.engines.enlarge import enlarge, tileable_axes
+from assetmill.engines.enlarge import enlarge, text_of, tileable_axes
 from assetmill.engines.registry import load_upscaler, resolve_upscaler
 from assetmill.records import Request
 
@@ -72,6 +72,13 @@ def test_requests_say_what_tiles() -> None:
     assert tileable_axes(plain) == ""
     assert tileable_axes(replace(plain, options=(("seamless", True),))) == "xy"
     assert tileable_axes(replace(plain, options=(("seamless", "x"),))) == "x"
+
+
+def test_upscalers_read_the_prompt_without_its_marks() -> None:
+    """Weights of words are marks for the generator; where it reads none, brackets are text."""
+    plain = Request("diffusers", 1, "m", "r", "a (red:1.3) mug", 0, 64, 64, 4, 3.0)
+    assert text_of(plain) == "a (red:1.3) mug"
+    assert text_of(replace(plain, options=(("weights", True),))) == "a red mug"
 
 
 def test_even_what_drifts_is_closed() -> None:

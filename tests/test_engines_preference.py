@@ -75,6 +75,28 @@ def test_families_of_open_clip(judges: Callable[[str], Path], name: str) -> None
     np.testing.assert_allclose(judge.embed_pictures(pictures), judged.embeddings, atol=1e-6)
 
 
+def test_a_weight_file_for_an_architecture(tmp_path: Path) -> None:
+    """An architecture of open_clip by its name takes its weights from a file, as HPSv2's ViT-H-14 does."""
+    import open_clip
+    import torch
+    from PIL import Image
+    from safetensors.torch import save_file
+
+    torch.manual_seed(17)
+    model, _, transform = open_clip.create_model_and_transforms("ViT-S-32-alt")
+    file = tmp_path / "HPS_v2.1.safetensors"
+    save_file({name: tensor.half() for name, tensor in model.state_dict().items()}, str(file))
+    model.load_state_dict({name: tensor.half().float() for name, tensor in model.state_dict().items()})
+    (tmp_path / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    pictures = make_pictures()
+    with torch.no_grad():
+        seen = model.eval().encode_image(torch.stack([transform(Image.fromarray(p)) for p in pictures]))
+        theirs = torch.cosine_similarity(seen, model.encode_text(open_clip.tokenize(TEXTS))).numpy()
+    judge = load(source="ViT-S-32-alt", pretrained=str(file))
+    np.testing.assert_allclose(judge.judge(pictures, TEXTS).scores, theirs, atol=4e-3)
+    assert (judge.spec.licence, judge.spec.commercial) == ("apache-2.0", True)
+
+
 def test_weights_by_name_are_prepared_as_their_family(tmp_path: Path) -> None:
     """A weight file says nothing of preprocessing: it comes from the published weights of its architecture."""
     import open_clip
@@ -220,6 +242,10 @@ def test_what_cannot_be_used(judges: Callable[[str], Path], tmp_path: Path) -> N
     odd = Path(shutil.copytree(judges("pickscore"), tmp_path / "odd"))
     (odd / "config.json").write_text(json.dumps({"architectures": ["BertModel"]}))
     (tmp_path / "head.pth").write_bytes(b"x")
+    mute = Path(shutil.copytree(judges("SigLIP2"), tmp_path / "mute"))
+    (mute / "tokenizer.json").unlink()
+    far = Path(shutil.copytree(judges("MetaCLIP"), tmp_path / "far"))
+    (far / "open_clip_config.json").write_text('{"model_cfg": {"text_cfg": {"hf_model_name": "owner/roberta"}}}')
     save_file({"weight": np.zeros((4, 8), np.float32)}, tmp_path / "wide.safetensors")
     save_file({"weight": np.zeros((1, 8), np.float32), "mean": np.zeros(8)}, tmp_path / "more.safetensors")
     write_head(tmp_path / "head.safetensors")
@@ -228,6 +254,8 @@ def test_what_cannot_be_used(judges: Callable[[str], Path], tmp_path: Path) -> N
         ({"engine": "transformers", "source": str(tmp_path / "gone")}, "no folder with a config.json"),
         ({"engine": "transformers", "source": str(bare)}, "copy its preprocessor_config.json"),
         ({"engine": "transformers", "source": str(odd)}, "BertModel is no judge"),
+        ({"source": str(mute)}, "its tokenizer 'timm/ViT-B-16-SigLIP2' is missing"),
+        ({"source": str(far)}, "its text tower is the hub model 'owner/roberta'"),
         ({"engine": "aesthetic", "source": meta}, "needs a head"),
         ({"engine": "aesthetic", "source": meta, "head": tmp_path / "gone.safetensors"}, "no such weight file"),
         ({"engine": "aesthetic", "source": meta, "head": tmp_path / "head.pth"}, "is not safetensors"),

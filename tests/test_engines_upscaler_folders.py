@@ -17,7 +17,9 @@ from assetmill.config import UpscaleConfig
 from assetmill.engines.enlarge import enlarge
 from assetmill.engines.protocols import EngineError, OutOfMemory
 from assetmill.engines.registry import load_upscaler, resolve_upscaler
+from assetmill.operate.reproduce import reproduce_entry
 from assetmill.records import InputError
+from productions import Production, rows
 from tiny_upscalers import write_tiny_if_upscaler, write_tiny_ldm_upscaler, write_tiny_sd_upscaler, write_tiny_swin2sr
 
 WRITERS: dict[str, tuple[str, Callable[[Path], Path], dict[str, Any]]] = {
@@ -175,6 +177,19 @@ def test_what_cannot_be_used(folders: Callable[[str], Path], tmp_path: Path) -> 
     ]:
         with pytest.raises(InputError, match=message):
             resolve_upscaler(UpscaleConfig(**settings), lambda p: tmp_path / p)
+
+
+def test_in_a_production(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    """A run enlarges what it chose with the prompts it was made from; made again, a picture is the same."""
+    upscale = {"engine": "diffusers", "source": str(folders("sd")), "scale": 4, "options": {"steps": 2}}
+    toys = Production(tmp_path / "toys", sheet=rows(2), settings={"upscale": {**upscale, "device": "cpu"}})
+    toys.run()
+    entries = list(toys.catalog.iter_entries())
+    assert {(e.width, e.height) for e in entries} == {(64, 64)}
+    assert toys.states() == {"unchanged": 2}
+    found = reproduce_entry(toys.path, entries[0].request_key)
+    assert found.base_agrees
+    assert found.master_max_difference <= 1
 
 
 def test_changed_since_the_plan(folders: Callable[[str], Path], tmp_path: Path) -> None:

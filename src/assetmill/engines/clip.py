@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -176,7 +175,6 @@ def _load_model(spec: JudgeSpec) -> tuple[Any, Any]:
         name = f"local-dir:{folder}"
         if fingerprint_folder(folder, trust_cache=False) != spec.fingerprint:
             raise EngineError(f"{folder} is not what the plan named: changed or damaged; plan again or restore it")
-        _check_text_tower(folder)
     else:
         name, pretrained = spec.source, spec.pretrained  # a tag brings its own preprocessing, a file has none
         _check_weight_file(spec)
@@ -233,13 +231,4 @@ def _check_weight_file(spec: JudgeSpec) -> None:
         raise EngineError(
             f"the weights {spec.source}/{spec.pretrained} come as the pickle {file.name}, which runs code when read; "
             "choose another tag, or convert it to safetensors where you trust it"
-        )
-
-
-def _check_text_tower(folder: Path) -> None:
-    text = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))["model_cfg"].get("text_cfg", {})
-    if text.get("hf_model_name") and not Path(text["hf_model_name"]).is_dir():
-        raise EngineError(
-            f"{folder} builds its text tower from the hub model {text['hf_model_name']!r}; choose a model whose "
-            "folder holds all of it"
         )

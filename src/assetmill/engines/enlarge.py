@@ -8,6 +8,7 @@ import numpy as np
 
 from assetmill.engines.protocols import Upscaler
 from assetmill.engines.seamless import read_axes
+from assetmill.engines.weighting import plain_text
 from assetmill.records import Request
 
 WRAP = 32
@@ -40,6 +41,11 @@ def enlarge(
 def tileable_axes(request: Request) -> str:
     """The axes along which a request's picture tiles: `x`, `y`, `xy` or none."""
     return read_axes(dict(request.options).get("seamless", False))
+
+
+def text_of(request: Request) -> str:
+    """What a request's picture shows, for upscalers that read it: the prompt, without the marks of its weights."""
+    return plain_text(request.positive) if dict(request.options).get("weights") else request.positive
 
 
 # --- inside -------------------------------------------------------------------------------------------------

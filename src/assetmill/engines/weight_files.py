@@ -27,6 +27,15 @@ from assetmill.records import InputError, Problem, content_key
 if TYPE_CHECKING:
     from assetmill.config import JudgeConfig, JudgePartConfig, UpscaleConfig
 
+_TOKENIZERS = {
+    "tokenizer.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "vocab.json",
+    "vocab.txt",
+}
+
 JUDGE_EPOCH = 1
 """Raised by hand when `clip.py` gives other scores for the same picture and text."""
 
@@ -137,12 +146,14 @@ def _judge_folder(folder: Path) -> JudgeSpec:
                 column="judge.source",
             )
         )
+    model = read_json(folder / "open_clip_config.json").get("model_cfg", {})
+    problems += _check_text_side(model.get("text_cfg", {}), files, folder)
     if problems:
         raise InputError(problems)
     fingerprint = fingerprint_folder(folder)
     card = read_card(folder)
     licence = str(card.get("license_name") or card.get("license") or "")
-    centre, spread = _score_scale(read_json(folder / "open_clip_config.json").get("model_cfg", {}))
+    centre, spread = _score_scale(model)
     return JudgeSpec(
         key=content_key("judge", {"engine": "open_clip", "weights": fingerprint, "epoch": JUDGE_EPOCH}),
         engine="open_clip",
@@ -153,6 +164,26 @@ def _judge_folder(folder: Path) -> JudgeSpec:
         centre=centre,
         spread=spread,
     )
+
+
+def _check_text_side(text: Mapping[str, Any], files: Mapping[str, Path], folder: Path) -> list[Problem]:
+    """A text tower or a tokenizer that open_clip would fetch from a hub, because the folder lacks it."""
+    config = str(folder / "open_clip_config.json")
+    if (tower := text.get("hf_model_name")) and not Path(tower).is_dir():
+        return [
+            Problem(
+                f"its text tower is the hub model {tower!r}", "choose a model whose folder holds all of it",
+                file=config, column="judge.source",
+            )
+        ]  # fmt: skip
+    if (name := text.get("hf_tokenizer_name")) and not _TOKENIZERS & files.keys():
+        return [
+            Problem(
+                f"its tokenizer {name!r} is missing", "copy tokenizer.json and tokenizer_config.json into the folder",
+                file=config, column="judge.source",
+            )
+        ]  # fmt: skip
+    return []
 
 
 def _judge_architecture(config: JudgeConfig | JudgePartConfig, resolve: Resolve) -> JudgeSpec:

@@ -9,7 +9,7 @@ from typing import Any
 from assetmill.config import Config, GatesConfig, ModelConfig, read_config
 from assetmill.deliver.picture import decode, encode
 from assetmill.engines.adapters import resolve_lora
-from assetmill.engines.enlarge import enlarge, tileable_axes
+from assetmill.engines.enlarge import enlarge, text_of, tileable_axes
 from assetmill.engines.folders import cache_folder
 from assetmill.engines.protocols import Generator, ModelSpec, Upscaler
 from assetmill.engines.references import StoredPictures
@@ -88,7 +88,7 @@ def reproduce(entry: CatalogEntry, generator: Generator, upscaler: Upscaler, sto
     if keeps_product(request):
         made = lock_candidate(made[0], request, references or {}, GatesConfig()).pixels[None]
     base = encode(made[0], base_extension)
-    large = enlarge(upscaler, made, [request.positive], tileable=tileable_axes(request))[0]
+    large = enlarge(upscaler, made, [text_of(request)], tileable=tileable_axes(request))[0]
     if keeps_product(request):
         large, _ = lock_master(large, request, references or {}, GatesConfig())
     master = encode(large, extension)

@@ -15,7 +15,7 @@ from assetmill.config import Config
 from assetmill.curate.gates import Verdict, check_candidates, rejection
 from assetmill.curate.seam import check_seam
 from assetmill.curate.select import choose
-from assetmill.engines.enlarge import enlarge, tileable_axes
+from assetmill.engines.enlarge import enlarge, text_of, tileable_axes
 from assetmill.engines.protocols import Upscaler
 from assetmill.intake.plan import AssetPlan
 from assetmill.operate.products import HELD_GATE, keeps_product, lock_master
@@ -284,7 +284,7 @@ def _upscale(
             part = members[start : start + _UPSCALE_BATCH]
             with stages.time("upscale", len(part)):
                 pictures = np.stack([i.pixels for i in part if i.pixels is not None])
-                large = enlarge(upscaler, pictures, [i.request.positive for i in part], tileable=axes)
+                large = enlarge(upscaler, pictures, [text_of(i.request) for i in part], tileable=axes)
             sound = np.ones(len(part), bool)
             expected = (width * upscaler.scale, height * upscaler.scale)
             for item, pixels, verdicts in zip(

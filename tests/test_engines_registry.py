@@ -130,7 +130,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         ({"source": "owner/name"}, "needs a pinned revision"),
         ({"source": "owner/name", "revision": "main"}, "40 hex digits"),
         ({"source": "owner/name", "revision": "0" * 40}, "is not on this machine.*hf download owner/name"),
-        ({"engine": "imaginary"}, "use one of diffusers, simulated"),
+        ({"engine": "imaginary"}, "use one of diffusers, kandinsky, cascade, autoregressive, simulated"),
     ],
 )
 def test_sources_that_lead_nowhere(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -152,13 +152,13 @@ def test_files_that_are_no_folders(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"size": (250, 256)}, "multiples of 8.*say 248x256"),
-        ({"operation": "inpaint"}, "cannot do inpaint.*text-to-image"),
+        ({"operation": "variation"}, "cannot do variation.*IP-Adapter"),
         ({"strength": 0.5}, "no meaning"),
         ({"scheduler": "Euler"}, "use one of DDIMScheduler, DDPMScheduler"),
         ({"scheduler": "DPMSolverSDEScheduler"}, "does not fit"),
         ({"options": {"nonsense": 1}}, "known options: clip_skip"),
         ({"guidance": 1.0, "negative": "blurry"}, "negative prompt has no effect"),
-        ({"adapters": [{"path": "x.safetensors"}]}, "takes no adapters"),
+        ({"adapters": [{"path": "x.safetensors"}]}, "the adapter is missing"),
     ],
 )
 def test_settings_a_model_cannot_honour(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_requests_are_checked(tmp_path: Path) -> None:
     spec = resolve(make_model(tmp_path / "m"))
     fine = Request("diffusers", 1, spec.id, spec.revision, "a", 0, 64, 64, 4, 3.0, negative="b")
     assert check_request(spec, fine) == []
-    odd = Request("diffusers", 1, spec.id, spec.revision, "a", 0, 65, 64, 4, 1.0, negative="b", operation="inpaint")
+    odd = Request("diffusers", 1, spec.id, spec.revision, "a", 0, 65, 64, 4, 1.0, negative="b", operation="control")
     assert len(check_request(spec, odd)) == 3
 
 
@@ -219,7 +219,7 @@ def test_judges(tmp_path: Path) -> None:
         ({"source": "ViT-B-32"}, "without weights"),
         ({"source": "ViT-B-32", "pretrained": str(folder / "open_clip_pytorch_model.bin")}, "is not safetensors"),
         ({"source": "ViT-B-32", "pretrained": str(tmp_path / "gone.safetensors")}, "no such weight file"),
-        ({"engine": "imaginary"}, "use one of open_clip, simulated"),
+        ({"engine": "imaginary"}, "use one of open_clip, transformers"),
     ]:
         with pytest.raises(InputError, match=message):
             resolve_judge(JudgeConfig(**settings), Path)
@@ -244,7 +244,7 @@ def test_upscalers(tmp_path: Path) -> None:
         ({"tile": 32, "overlap": 16}, "leaves nothing"),
         ({"source": str(tmp_path / "gone.safetensors")}, "no such weight file"),
         ({"source": str(tmp_path / "x.pth")}, "is not safetensors"),
-        ({"engine": "imaginary"}, "use one of spandrel, lanczos"),
+        ({"engine": "imaginary"}, "use one of spandrel, diffusers"),
     ]:
         with pytest.raises(InputError, match=message):
             resolve_upscaler(UpscaleConfig(**settings), Path)
@@ -277,7 +277,7 @@ def test_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_model(ModelConfig(engine="simulated"), Path) == made
     with pytest.raises(EngineError, match=r"'broken'.*cannot be loaded"):
         resolve_model(ModelConfig(engine="broken"), Path)
-    with pytest.raises(InputError, match="diffusers, simulated, broken, mine"):
+    with pytest.raises(InputError, match="autoregressive, simulated, broken, mine"):
         resolve_model(ModelConfig(engine="other"), Path)
 
 

@@ -37,13 +37,17 @@ def main() -> None:
         at=tuple(c["after"] / steps for c in chosen["chosen"]["schedule"]),
         keep=tuple(c["keep"] / BEST_OF for c in chosen["chosen"]["schedule"]),
     )
-    figures = measure(options.config, cut, options.alternations, options.limit)
+    figures = measure(options.config, cut, options.alternations, options.limit, Path("starter"))
     save_figures("cut_run", figures)
     print(f"{figures['speed']:.2f} × as fast, {figures['gain_kept']:.1%} of the gain kept")
 
 
-def measure(config_path: Path, cut: CutConfig, alternations: int, limit: int | None = None) -> dict[str, Any]:
-    config = read_config(config_path).model_copy(update={"candidates": BEST_OF})
+def measure(
+    config_path: Path, cut: CutConfig, alternations: int, limit: int | None = None, preview: Path | None = None
+) -> dict[str, Any]:
+    config = read_config(config_path)
+    model = config.model.model_copy(update={"preview": preview})
+    config = config.model_copy(update={"candidates": BEST_OF, "model": model})
     whole: list[float] = []
     short: list[float] = []
     with tempfile.TemporaryDirectory() as folder:

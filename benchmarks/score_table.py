@@ -26,7 +26,8 @@ class ScoreTable:
     """`final` float (prompts, seeds), CLIP; `right` int (prompts, seeds), attributes right of 5.
 
     `early` float (prompts, early seeds, len(cut_steps)): CLIP of the picture predicted after those steps of `steps`.
-    `units` are costs in denoiser evaluations of one picture: of decoding one and of scoring one.
+    `units` are costs in denoiser evaluations of one picture: of decoding one, of showing a half-made one (`preview`),
+    of scoring one.
     """
 
     final: np.ndarray
@@ -43,14 +44,19 @@ class ScoreTable:
 
 def load_table(path: Path) -> ScoreTable:
     data = np.load(path)
-    units = dict(zip(("decode", "score"), map(float, data["units"]), strict=True))
+    units = dict(zip(("decode", "preview", "score"), map(float, data["units"]), strict=True))
     return ScoreTable(
         data["final"], data["right"], data["early"], tuple(int(s) for s in data["cut_steps"]), int(data["steps"]), units
     )
 
 
 def measure_table(
-    config: Path, num_prompts: int, num_seeds: int, num_early: int, cut_steps: Sequence[int], steps: int | None = None
+    config: Path | pipeline.Job,
+    num_prompts: int,
+    num_seeds: int,
+    num_early: int,
+    cut_steps: Sequence[int],
+    steps: int | None = None,
 ) -> ScoreTable:
     """Generates everything on the config's lanes: `num_seeds` a prompt, the first `num_early` looked at mid-way."""
     from assetmill.starter.data import labels_of
@@ -58,7 +64,7 @@ def measure_table(
     from assetmill.starter.locations import judge_file
     from assetmill.starter.sampling import choose_prompts
 
-    job = pipeline.open_job(config)
+    job = pipeline.open_job(config) if isinstance(config, Path) else config
     engines = pipeline.load_engines(job)
     base = replace(job.base, steps=steps) if steps else job.base
     specs, texts, _ = choose_prompts(num_prompts)
@@ -131,10 +137,8 @@ def _costs(engines: Any, base: Request) -> dict[str, float]:
 
     model = engines.generator.pipeline
     unet, vae = model.unet, model.vae
-    latents = torch.randn(BATCH, unet.config.in_channels, base.height // 8, base.width // 8)
-    latents = latents if base.width // 8 == unet.config.sample_size else torch.randn(
-        BATCH, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size
-    )  # fmt: skip
+    side = unet.config.sample_size
+    latents = torch.randn(BATCH, unet.config.in_channels, side, side)
     texts = torch.randn(BATCH, model.tokenizer.model_max_length, unet.config.cross_attention_dim)
     pictures = torch.rand(BATCH, 3, base.height, base.width)
 
@@ -150,5 +154,6 @@ def _costs(engines: Any, base: Request) -> dict[str, float]:
     step = seconds(lambda: unet(latents, 5, encoder_hidden_states=texts))
     return {
         "decode": seconds(lambda: vae.decode(latents)) / step,
+        "preview": seconds(lambda: engines.generator._decode_preview(latents)) / step,
         "score": seconds(lambda: engines.judge.judge(pictures, ["a red key"] * BATCH)) / step,
     }

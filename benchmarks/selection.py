@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from assetmill import pipeline
+from assetmill.config import read_config
 from assetmill.curate.adaptive import allocate
 from score_table import ScoreTable, load_table, measure_table
 from write import ROOT, save_figures
@@ -35,12 +37,16 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "game-assets.yaml")
     parser.add_argument("--prompts", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=24)
+    parser.add_argument("--preview", type=Path, default=Path("starter"), help="Tiny VAE of the half-made pictures.")
     parser.add_argument("--table", type=Path, help="Keep the scores in this .npz file, or read them from it.")
     options = parser.parse_args()
     if options.table and options.table.exists():
         table = load_table(options.table)
     else:
-        table = measure_table(options.config, options.prompts, options.seeds, BEST_OF, CUT_STEPS)
+        config = read_config(options.config)
+        model = config.model.model_copy(update={"preview": options.preview})
+        job = pipeline.open_job(options.config, config=config.model_copy(update={"model": model}))
+        table = measure_table(job, options.prompts, options.seeds, BEST_OF, CUT_STEPS)
         if options.table:
             table.save(options.table)
     figures = {"cutting": study_cutting(table), "adaptive": study_adaptive(half(table, 1))}
@@ -65,13 +71,14 @@ def schedules(table: ScoreTable) -> list[tuple[tuple[int, int], ...]]:
 
 def compute_of(table: ScoreTable, schedule: Sequence[tuple[int, int]]) -> float:
     """Share of the whole best-of-8's compute: denoiser, decoding and scoring, previews included."""
-    look = table.units["decode"] + table.units["score"]
+    look = table.units["preview"] + table.units["score"]
+    end = table.units["decode"] + table.units["score"]
     spent, alive, done = 0.0, BEST_OF, 0
     for step, keep in schedule:
         spent += alive * (step - done + look)
         alive, done = keep, step
-    spent += alive * (table.steps - done + look)
-    return spent / (BEST_OF * (table.steps + look))
+    spent += alive * (table.steps - done + end)
+    return spent / (BEST_OF * (table.steps + end))
 
 
 def survivors(table: ScoreTable, schedule: Sequence[tuple[int, int]]) -> np.ndarray:
@@ -93,7 +100,7 @@ def picks(table: ScoreTable, schedule: Sequence[tuple[int, int]]) -> np.ndarray:
 def kept_gain(table: ScoreTable, values: np.ndarray, chosen: np.ndarray) -> dict[str, float]:
     """Share of the gain over a random pick that choosing `chosen` keeps of choosing by all finished scores.
 
-    `values` (prompts, 8) are CLIP's scores or attributes right; 95 % interval by bootstrap over prompts.
+    `values` (prompts, 8) are finished scores; 95 % interval by bootstrap over prompts.
     """
     rows = np.arange(len(chosen))
     full = values[rows, table.final[:, :BEST_OF].argmax(1)] - values.mean(1)
@@ -121,7 +128,7 @@ def study_cutting(table: ScoreTable) -> dict[str, Any]:
     most, last = -math.inf, -math.inf
     for compute, kept, schedule in sorted(every):
         # the best by compute, those left out that cost hardly more than the one before
-        if kept > most and compute > last + 0.02:
+        if kept > most and compute > last + 0.04:
             most, last = kept, compute
             front.append(describe(second, schedule, compute))
     return {
@@ -142,7 +149,6 @@ def describe(table: ScoreTable, schedule: Sequence[tuple[int, int]], compute: fl
         "schedule": [{"after": step, "keep": keep} for step, keep in schedule],
         "compute": round(compute, 4),
         "kept": kept_gain(table, table.final[:, :BEST_OF], chosen),
-        "kept_attributes": kept_gain(table, table.right[:, :BEST_OF], chosen),
         "same_winner": round(float((chosen == table.final[:, :BEST_OF].argmax(1)).mean()), 4),
     }
 

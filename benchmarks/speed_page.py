@@ -23,10 +23,9 @@ def selection_section(f: dict[str, Any], table: Table, docs: Path) -> str:
         for row in cutting["foretells"]
     ]  # fmt: skip
     front = [
-        (words(row["schedule"], step), f"{row['compute']:.0%}", _interval(row["kept"]),
-         _interval(row["kept_attributes"]), f"{row['same_winner']:.0%}")
+        (words(row["schedule"], step), f"{row['compute']:.0%}", _interval(row["kept"]), f"{row['same_winner']:.0%}")
         for row in cutting["front"]
-    ]  # fmt: skip
+    ]
     below = adaptive["below_floor"]
     return f"""## Cutting candidates mid-way
 
@@ -35,8 +34,9 @@ candidates, {step} steps. After some steps the predicted clean picture is decode
 best go on. Gain: the winner's finished score less that of a random candidate; all of it is what choosing among eight
 finished ones gives ({cutting["random"]:.3f} to {
         cutting["best_of_8"]:.3f} on average). Compute counts denoiser, decoding
-and scoring, previews included (a preview costs {
-        cutting["units"]["decode"] + cutting["units"]["score"]:.2f} steps here).
+and scoring, previews included: showing and scoring a half-made picture
+costs {cutting["units"]["preview"] + cutting["units"]["score"]:.2f} steps, by the starter pack's tiny VAE; its own
+decoder would take {cutting["units"]["decode"]:.2f} for the showing alone.
 
 How well early scores foretell late ones, within the eight of a prompt:
 
@@ -45,11 +45,12 @@ How well early scores foretell late ones, within the eight of a prompt:
 
 The best schedules by compute, chosen on half of the prompts and measured on the other (95 % intervals over prompts):
 
-{table(("schedule", "compute", "gain kept (CLIP)", "gain kept (attributes right)", "same winner"), front)}
+{table(("schedule", "compute", "gain kept", "same winner"), front)}
 **Chosen at no more than 55 % of the compute: {words(chosen["schedule"], step)}**: {_interval(chosen["kept"])} of the
 gain at {chosen["compute"]:.1%} (goal: ≥ 90 % at ≤ 55 %). In a config:
 
 ```yaml
+model: {{preview: starter}}
 cut:
   at: {[round(c["after"] / step, 4) for c in chosen["schedule"]]}
   keep: {[c["keep"] / 8 for c in chosen["schedule"]]}
@@ -140,7 +141,7 @@ def orchestration_section(f: dict[str, Any], table: Table) -> str:
 
 def words(schedule: list[dict[str, int]], steps: int) -> str:
     """`8 → 4 after 4, → 2 after 8`."""
-    return "8" + ", ".join(f" → {cut['keep']} after {cut['after']}" for cut in schedule) + f" of {steps}"
+    return "8 " + ", ".join(f"→ {cut['keep']} after {cut['after']}" for cut in schedule) + f" of {steps}"
 
 
 def _interval(figure: dict[str, float]) -> str:
@@ -161,14 +162,10 @@ def _plot(cutting: dict[str, Any], file: Path) -> None:
     front, chosen = cutting["front"], cutting["chosen"]
     figure, axes = pyplot.subplots(figsize=(7.2, 3.9))
     spent = [100 * row["compute"] for row in front]
-    for key, colour, label in (
-        ("kept", "#2563eb", "CLIP's score"), ("kept_attributes", "#d97706", "attributes right, by another judge")
-    ):  # fmt: skip
-        values = [100 * row[key]["value"] for row in front]
-        axes.plot(spent, values, marker="o", markersize=4, color=colour, label=label, zorder=3)
-        if key == "kept":
-            low, high = ([100 * row[key][end] for row in front] for end in ("low", "high"))
-            axes.fill_between(spent, low, high, color=colour, alpha=0.13, linewidth=0)
+    axes.plot(spent, [100 * row["kept"]["value"] for row in front], marker="o", markersize=4, color="#2563eb",
+              label="best schedule at that compute", zorder=3)  # fmt: skip
+    low, high = ([100 * row["kept"][end] for row in front] for end in ("low", "high"))
+    axes.fill_between(spent, low, high, color="#2563eb", alpha=0.13, linewidth=0, label="95 % interval")
     axes.scatter([100 * chosen["compute"]], [100 * chosen["kept"]["value"]], s=130, facecolors="none",
                  edgecolors="#111827", linewidths=1.6, zorder=4, label="chosen")  # fmt: skip
     axes.axhline(90, color="#9ca3af", linewidth=0.9, linestyle="--")

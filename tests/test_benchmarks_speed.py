@@ -28,7 +28,7 @@ def made_up_table(noise: float):  # type: ignore[no-untyped-def]
     steps = (2, 4, 8)
     early = np.stack([final[:, :8] + rng.normal(0, noise / step, (64, 8)) for step in steps], -1)
     right = np.clip(np.round(3 + final), 0, 5).astype(int)
-    return ScoreTable(final, right, early, steps, 16, {"decode": 1.0, "score": 0.2})
+    return ScoreTable(final, right, early, steps, 16, {"decode": 1.0, "preview": 1.0, "score": 0.2})
 
 
 def test_perfect_foresight_keeps_all_of_the_gain() -> None:

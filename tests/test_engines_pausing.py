@@ -198,3 +198,19 @@ def test_fused_projections_give_the_same(tmp_path: Path) -> None:
 
 def _keep(seen: dict[int, Any], step: Any) -> None:
     seen[step.index] = step.preview()
+
+
+def test_the_starter_preview_shows_what_its_decoder_would() -> None:
+    """The pack's tiny VAE draws what the pipeline's decoder draws of the same latents, at 20 dB or more."""
+    config = ModelConfig(preview="starter", device="cpu")
+    plain_config = ModelConfig(device="cpu")
+    tiny = load_generator(resolve_model(config, Path), config)
+    plain = load_generator(resolve_model(plain_config, Path), plain_config)
+    assert isinstance(tiny, LatentGenerator)
+    assert isinstance(plain, LatentGenerator)
+    spec = plain.spec
+    request = Request("diffusers", spec.epoch, spec.id, spec.revision, "a red key, flat style", 5, 64, 64, 8, 1.0)
+    for share in (0.4, 0.8):
+        shown = tiny.generate_part([request], pause_at=share).pixels.astype(float)
+        wanted = plain.generate_part([request], pause_at=share).pixels
+        assert 10 * np.log10(255**2 / np.mean((shown - wanted) ** 2)) > 20

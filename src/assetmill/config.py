@@ -165,7 +165,7 @@ class ModelConfig(_Section):
     channels_last: bool = Field(False, description="Memory format of the denoiser and the VAE.")
     fuse: bool = Field(False, description="Fuse the query, key and value projections of attention.")
     preview: Path | None = Field(
-        None, description="Folder of a tiny VAE (AutoencoderTiny) that shows half-made pictures; else the model's own."
+        None, description="Tiny VAE that shows half-made pictures: `starter`, or a folder; else the model's own."
     )
     offload: bool = Field(False, description="Keep parts that don't work on the CPU (needs less GPU memory).")
     offline: bool = Field(True, description="Never ask a hub at run time; pull models beforehand.")

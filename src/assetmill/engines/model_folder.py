@@ -23,7 +23,7 @@ from assetmill.engines.folders import (
 )
 from assetmill.engines.image_prompt import find_image_encoder, resolve_ip_adapter
 from assetmill.engines.operations import operations_of
-from assetmill.engines.preview import resolve_preview
+from assetmill.engines.preview import locate_preview, resolve_preview
 from assetmill.engines.protocols import ModelSpec, Part
 from assetmill.records import InputError, Problem
 
@@ -284,7 +284,7 @@ def _parts(
     if config.ip_adapter is not None:
         gather(partial(resolve_ip_adapter, resolve(config.ip_adapter), folder, does, denoiser))
     if config.preview is not None:
-        gather(partial(resolve_preview, resolve(config.preview), denoiser.get("in_channels")))
+        gather(partial(resolve_preview, locate_preview(config.preview, resolve), denoiser.get("in_channels")))
     if problems:
         raise InputError(problems)
     return tuple(parts)

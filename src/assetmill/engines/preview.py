@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,18 @@ from assetmill.records import InputError, Problem
 
 if TYPE_CHECKING:
     import torch
+
+
+def locate_preview(path: Path, resolve: Callable[[Path | str], Path]) -> Path:
+    """The folder that a config's `model.preview` names: `starter` is the pack's own."""
+    if str(path) != "starter":
+        return resolve(path)
+    from assetmill.starter.locations import preview_folder
+
+    try:
+        return preview_folder()
+    except FileNotFoundError as error:
+        raise InputError(Problem(str(error), column="model.preview", value="starter")) from error
 
 
 def resolve_preview(folder: Path, channels: int | None) -> Part:

@@ -36,6 +36,13 @@ CARDS: dict[str, tuple[str, str, str]] = {
         "process that averaged weights with it); captions worded anew at every step, 10 % empty; the text encoder is "
         "the text tower of the starter CLIP after its first stretch, frozen.",
     ),
+    "preview": (
+        "Starter preview",
+        "An `AutoencoderTiny` whose decoder shows half-made pictures of the starter pipeline at a fraction of its own "
+        "decoder's cost (`model.preview: starter`). The encoder is an untrained stub.",
+        "5 minutes of one core (`assetmill.starter.train.preview`) on what the pipeline's decoder makes of latents of "
+        "1,500 renders, of blends of two, smoothed and noisy ones.",
+    ),
     "clip": (
         "Starter CLIP",
         "An open_clip model: ModifiedResNet [1, 1, 1, 1] of width 24 at 64 × 64, text tower of 3 layers × 128, "
@@ -73,7 +80,7 @@ def write_cards(weights: Path, figures: dict[str, Any] | None = None) -> None:
         rows = [
             f"| {key} | {_value(figure)} | {figure['n']} |"
             for key, figure in (figures or {}).items()
-            if key.endswith(shown[name]) and (name == "pipeline") <= (not key.startswith(("judge", "clip")))
+            if key.endswith(shown.get(name, ())) and (name == "pipeline") <= (not key.startswith(("judge", "clip")))
         ]
         if rows:
             text += "\n## Figures\n| figure | value | n |\n|---|---|---|\n" + "\n".join(rows) + "\n"

@@ -24,6 +24,11 @@ def pipeline_folder(weights: Path = WEIGHTS) -> Path:
     return _existing(weights / "pipeline", "model_index.json")
 
 
+def preview_folder(weights: Path = WEIGHTS) -> Path:
+    """Return the folder of the `AutoencoderTiny` that shows half-made pictures (decoder only)."""
+    return _existing(weights / "preview", "config.json")
+
+
 def clip_folder(weights: Path = WEIGHTS) -> Path:
     """Return the folder for open_clip's `local-dir:` scheme (model and tokenizer)."""
     return _existing(weights / "clip", "open_clip_config.json")

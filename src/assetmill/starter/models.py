@@ -31,6 +31,19 @@ def make_vae() -> Any:
     )
 
 
+def make_preview() -> Any:
+    """Return an untrained `AutoencoderTiny` whose decoder has a quarter of the pack's work; see `train.preview`."""
+    from diffusers import AutoencoderTiny
+
+    return AutoencoderTiny(
+        encoder_block_out_channels=(4, 4, 4),
+        decoder_block_out_channels=(16, 16, 16),
+        num_encoder_blocks=(0, 0, 0),
+        num_decoder_blocks=(2, 1, 0),
+        latent_channels=LATENT_CHANNELS,
+    )
+
+
 def make_unet() -> Any:
     """Return an untrained `UNet2DConditionModel` on 16 × 16 × 4 latents.
 

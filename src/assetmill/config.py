@@ -180,7 +180,7 @@ class ReferencesConfig(_Section):
     )
     hosts: tuple[str, ...] = Field(
         (),
-        description="The only hosts whose URLs are fetched; `*.example.com` for those below. All public ones if empty.",
+        description="The only hosts whose URLs are fetched, all public ones if empty; `*.example.com` for subdomains.",
     )
     networks: tuple[IPvAnyNetwork, ...] = Field(
         (), description="Private networks that may be asked as well, as `10.1.2.0/24`: an image server of your own."
@@ -452,7 +452,7 @@ def read_config(path: Path | str) -> Config:
             shown = repr(item["input"])[:80] if item["type"] not in ("missing",) else None
             problems.append(
                 Problem(
-                    _plain_message(item["msg"]),
+                    item["msg"].removeprefix("Value error, "),
                     _way_out(item["type"], place),
                     file=str(path),
                     row=line_of(lines, place),
@@ -501,10 +501,6 @@ def _set(data: dict[str, Any], keys: list[str], value: Any) -> None:
             inner = data[key] = {}
         data = inner
     data[keys[-1]] = value
-
-
-def _plain_message(message: str) -> str:
-    return message.removeprefix("Value error, ")
 
 
 def _way_out(kind: str, keys: tuple[str, ...]) -> str:

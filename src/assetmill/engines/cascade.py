@@ -237,9 +237,9 @@ class CascadeGenerator:
             part = missing[start : start + 32]
             embeds, _ = self.first.encode_prompt(part, do_classifier_free_guidance=False, device=self.device)
             for row, text in enumerate(part):
-                group = {"embeds": embeds[row].clone()}
-                held[text] = group
-                self._recent.put(text, group)
+                read = {"embeds": embeds[row].clone()}
+                held[text] = read
+                self._recent.put(text, read)
         return torch.stack([group["embeds"] for text in texts if (group := held[text])])
 
     def _mark(self, made: Generated) -> Generated:

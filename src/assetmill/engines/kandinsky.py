@@ -264,7 +264,7 @@ def check_mix(request: Request) -> list[Problem]:
     for role in dict.fromkeys(roles):
         if roles.count(role) > 1:
             add(role, f"{request.operation} takes one {role}, not {roles.count(role)}", "give one")
-    weights = [("weight", reference.weight) for reference in request.references]
+    weights: list[tuple[str, Any]] = [("weight", reference.weight) for reference in request.references]
     weights += [("options.caption_weight", options[name]) for name in captioned[-1:] if name == "caption_weight"]
     for column, weight in weights:
         if not isinstance(weight, int | float) or not 0 <= weight <= 1:
@@ -283,7 +283,7 @@ def _ends(batch: Sequence[Request], references: Mapping[str, np.ndarray]) -> lis
     options = dict(first.options)
     texts: list[Any] = [request.positive for request in batch]
     weights = {reference.role: reference.weight for reference in first.references}
-    images = {role: [_image(request, role, references) for request in batch] for role in weights}
+    images: dict[str, list[Any]] = {role: [_image(request, role, references) for request in batch] for role in weights}
     if first.operation == "text-to-image":
         return [(1.0, texts)]
     if first.operation == "variation":

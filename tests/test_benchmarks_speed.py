@@ -101,9 +101,8 @@ def test_memory_of_a_small_night() -> None:
 
 def test_runs_with_cutting() -> None:
     """The command that times cutting drops what its schedule says and keeps a winner for each asset."""
-    from cut_run import measure
-
     from assetmill.config import CutConfig
+    from cut_run import measure
 
     figures = measure(ROOT / "configs" / "game-assets.yaml", CutConfig(at=(0.25,), keep=(0.25,)), 1, limit=2)
     assert (figures["finished"], figures["cut"]) == (4, 12)

@@ -62,8 +62,12 @@ def load_preview(part: Part, device: torch.device, dtype: torch.dtype) -> Any:
     """The AutoencoderTiny of a part. Raises EngineError where it cannot be loaded."""
     from diffusers import AutoencoderTiny
 
+    from assetmill.engines.latent_loading import quiet
+
+    options = {"torch_dtype": dtype, "local_files_only": True, "use_safetensors": True}
     try:
-        vae = AutoencoderTiny.from_pretrained(part.path, torch_dtype=dtype, local_files_only=True, use_safetensors=True)
+        with quiet():
+            vae = AutoencoderTiny.from_pretrained(part.path, **options)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise EngineError(f"{part.path} cannot be loaded as an AutoencoderTiny: {error}") from error
     return vae.eval().requires_grad_(False).to(device)

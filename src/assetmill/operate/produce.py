@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from assetmill.config import Config
 from assetmill.deliver.picture import MEDIA_TYPES, decode, encode
@@ -231,7 +231,7 @@ class _Stream:
 
     def await_work(self) -> None:
         """Waits until a batch is made or a chunk is settled or recorded, and counts what came of it."""
-        under_way = [*self.making, *self.settling[:1], *list(self.finishing)[:1]]
+        under_way: list[Future[Any]] = [*self.making, *self.settling[:1], *list(self.finishing)[:1]]
         if under_way:
             done, _ = wait(under_way, return_when=FIRST_COMPLETED)
             for future in [f for f in self.making if f in done]:

@@ -28,8 +28,9 @@ class OutOfMemory(EngineError):
 class Part:
     """Weights beside a model's own, named by a config: `kind` is `lora`, `control`, `ip-adapter` or `preview`.
 
-    A request that uses one names its hash among its adapters (a tiny VAE for previews decides no picture, and is not
-    named). `name` is the kind of map that a ControlNet takes (edge, depth, pose), else the file's stem. `sha256` is the hash of a file, or the fingerprint of a folder.
+    A request that uses one names its hash among its adapters; a tiny VAE for previews decides no picture, and is not
+    named. `name` is the kind of map that a ControlNet takes (edge, depth, pose), else the file's stem. `sha256` is the
+    hash of a file, or the fingerprint of a folder.
     """
 
     kind: str

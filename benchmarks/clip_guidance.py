@@ -59,10 +59,7 @@ class Setting:
         return Setting(0.0, 0, self.guidance, self.scheduler)
 
 
-SETTINGS = (
-    Setting(10.0), Setting(30.0), Setting(100.0), Setting(100.0, cutouts=1),
-    Setting(100.0, guidance=2.0), Setting(100.0, scheduler="EulerDiscreteScheduler"),
-)  # fmt: skip
+SETTINGS = (Setting(10.0), Setting(30.0), Setting(100.0), Setting(100.0, cutouts=1))
 
 
 @dataclass(frozen=True)
@@ -215,8 +212,9 @@ Dhariwal & Nichol 2021 (arXiv:2105.05233), Chung et al. 2022 (arXiv:2209.14687).
 A picture can be bent until one judge likes it and nobody else does. So the starter models drew {prompts} prompts (every
 fourth a combination they never saw) with and without guidance by the pack's CLIP, from the same noise, and two judges
 were asked that had no part in it: a second CLIP of another architecture (ViT, not ResNet), trained apart on renders of
-its own in a quarter of an hour, and the pack's attribute reader, a classifier that knows what was asked for. Told apart
-captions that differ in one attribute: guiding CLIP {first}, second CLIP {second} of 256.
+its own in a quarter of an hour, and the pack's attribute reader, a classifier that knows what was asked for. The second
+CLIP is weak: it finds a render's caption among 16 that differ in one attribute in {second} of cases (the guiding one in
+{first}, chance is 0.06). What it says is true on average over prompts, not of each picture.
 
 Differences from the same picture without guidance, with 95 % bootstrap intervals over prompts. CLIPs give cosines
 (without guidance {base_guide} and {base_second}), the reader the log-probability of all five attributes together
@@ -226,6 +224,10 @@ Differences from the same picture without guidance, with 95 % bootstrap interval
 
 Seconds are CPU time of one thread in batches of 16, and how many times what the same picture costs without. Guidance
 pays for a backward pass through denoiser, decoder and judge at every step; fewer views cost less.
+
+The more guidance, the more of the gain is the guiding judge's alone: from 30 to 100 its own score grows by half, that of
+the others by a quarter or less. The tests hold that Euler and DPM++ samplers are guided the same way. All of it is one
+small world and one model: choose the scale for your own by a judge that does not guide.
 
 How it was measured: `make clip-guidance` ({machine}).
 """

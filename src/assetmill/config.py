@@ -200,9 +200,7 @@ class _JudgeSource(_Section):
     head: Path | None = Field(None, description="Weight file of the head, for the engine `aesthetic`.")
     options: Mapping[str, Scalar] = Field(default_factory=dict, description="Settings only this engine knows.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
-        "auto", description="Number format; `auto` is float32, so that scores depend little on the machine."
-    )
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field("auto", description="`auto` is always float32.")
 
 
 class JudgePartConfig(_JudgeSource):

@@ -226,8 +226,8 @@ Seconds are CPU time of one thread in batches of 16, and how many times what the
 pays for a backward pass through denoiser, decoder and judge at every step; fewer views cost less.
 
 The more guidance, the more of the gain is the guiding judge's alone: from 30 to 100 its own score grows by half, that
-of the others by a quarter or less. The tests hold that Euler and DPM++ samplers are guided the same way. All of it is one
-small world and one model: choose the scale for your own by a judge that does not guide.
+of the others by a quarter or less. The tests hold that Euler and DPM++ samplers are guided the same way. All of it is
+one small world and one model: choose the scale for your own by a judge that does not guide.
 
 How it was measured: `make clip-guidance` ({machine}).
 """

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from assetmill.config import GatesConfig
 from assetmill.curate.product_lock import held_area
@@ -142,7 +143,7 @@ def test_a_night_keeps_its_products(shop: Production) -> None:
         blob = Path(record.reason.split()[-1]).stem
         assert decode(get_blob(shop.store, blob, "png")).shape == (64, 64, 3)
     for entry in shop.catalog.iter_entries():
-        photo = decode((shop.folder / f"photo{entry.asset_id}.png").read_bytes())
+        photo = np.asarray(Image.open(shop.folder / f"photo{entry.asset_id}.png"))
         held = held_area(np.ascontiguousarray(photo[..., 3]), width=8) == 255
         master = decode(get_blob(shop.store, entry.master, "png"))
         assert held.sum() > 500

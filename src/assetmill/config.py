@@ -179,8 +179,7 @@ class ReferencesConfig(_Section):
         (), description="Folders that the sheet's paths may lead into, beside that of the config."
     )
     hosts: tuple[str, ...] = Field(
-        (),
-        description="The only hosts whose URLs are fetched, all public ones if empty; `*.example.com` for subdomains.",
+        (), description="The only hosts whose URLs are fetched, all public ones if empty; `*.example.com` for below."
     )
     networks: tuple[IPvAnyNetwork, ...] = Field(
         (), description="Private networks that may be asked as well, as `10.1.2.0/24`: an image server of your own."

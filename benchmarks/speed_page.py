@@ -50,6 +50,10 @@ The best schedules by compute, chosen on half of the prompts and measured on the
 gain at {chosen["compute"]:.1%} (goal: ≥ 90 % at ≤ 55 %). In a config:
 
 ```yaml
+name: game-assets
+sheet: {{path: configs/sheets/game-assets.csv, id: id}}
+prompts: {{templates: [templates/game_icon.j2]}}
+candidates: 8
 model: {{preview: starter}}
 cut:
   at: {[round(c["after"] / step, 4) for c in chosen["schedule"]]}

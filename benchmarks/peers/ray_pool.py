@@ -1,7 +1,7 @@
-"""Ray Data: the rows stream through one actor that paints and one that judges, upscales and writes.
+"""Ray Data: the rows stream through a pool of actors that paint and one that judges, upscales and writes.
 
-Painting is one actor because it stands for the one device of a machine. Ray keeps the batches in its object store and
-runs the second actor, in a process of its own, beside the first: encoding overlaps with the model as in the pipeline.
+A painter for as many cores as its threads take. Ray keeps the batches in its object store and runs the last actor, in a
+process of its own, beside the painters: encoding overlaps with the model as in the pipeline.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from peers.pure import lanes_for
 from peers.tuned import Finisher, Painter, manifest_line, save_png, to_bytes
 from peers.work import Piece, Settings, Work, write_manifest
 
@@ -100,7 +101,7 @@ class RayPool:
         context.wait_for_min_actors_s = 300
 
     def run(self, work: Work, settings: Settings, out: Path) -> float:
-        """Seconds from the moment when both actors have their models to the manifest's last byte."""
+        """Seconds from the moment when all actors have their models to the manifest's last byte."""
         import pyarrow as pa
         import ray
         from ray.data import ActorPoolStrategy
@@ -108,11 +109,12 @@ class RayPool:
         # A block is what moves from actor to actor. One batch each, so that the second need not wait for the whole.
         parts = [work.pieces[at : at + settings.batch] for at in range(0, len(work.pieces), settings.batch)]
         rows = ray.data.from_arrow([pa.Table.from_pylist([asdict(p) for p in part]) for part in parts])
-        one = ActorPoolStrategy(size=1)
+        painters, finisher = ActorPoolStrategy(size=lanes_for(settings)), ActorPoolStrategy(size=1)
+        # The finisher's share of a processor is small; Ray starts no actor that has none left for it.
         done = rows.map_batches(
-            PaintActor, fn_constructor_args=(work, settings), compute=one, batch_size=settings.batch, num_cpus=1
+            PaintActor, fn_constructor_args=(work, settings), compute=painters, batch_size=settings.batch, num_cpus=0.8
         ).map_batches(
-            FinishActor, fn_constructor_args=(work, str(out)), compute=one, batch_size=settings.batch, num_cpus=1
+            FinishActor, fn_constructor_args=(work, str(out)), compute=finisher, batch_size=settings.batch, num_cpus=0.2
         )
         start = time.time()
         found = done.take_all()

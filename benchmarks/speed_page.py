@@ -52,7 +52,7 @@ gain at {chosen["compute"]:.1%} (goal: ≥ 90 % at ≤ 55 %). In a config:
 ```yaml
 name: game-assets
 sheet: {{path: configs/sheets/game-assets.csv, id: id}}
-prompts: {{templates: [templates/game_icon.j2]}}
+prompts: {{templates: [templates/game-asset.j2]}}
 candidates: 8
 model: {{preview: starter}}
 cut:

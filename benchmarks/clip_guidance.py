@@ -194,6 +194,9 @@ predicted clean picture is decoded, an open_clip model says how well it fits the
 gradient of that score. The two go together.
 
 ```yaml
+name: guided-icons
+sheet: {{path: icons.csv, id: sku}}
+prompts: {{templates: [icon.j2]}}
 model:
   options: {{clip_guidance: 50.0, clip_cutouts: 4}}
   # guide: {{source: other-judge}}      # an open_clip judge; the run's `judge` if left out

@@ -127,3 +127,24 @@ def test_compiled_models_are_refused(tiny: Any, tmp_path: Path) -> None:
             pass
     finally:
         block._compiled_call_impl = None
+
+
+def test_the_engine_makes_them_for_those_requests_alone() -> None:
+    """A seamless request's picture tiles, and the plain one of its seed is afterwards what it was before."""
+    from dataclasses import replace
+
+    from assetmill.config import ModelConfig
+    from assetmill.engines.registry import load_generator, resolve_model
+    from assetmill.records import Request
+
+    config = ModelConfig(device="cpu", options={"seamless": True})
+    generator = load_generator(resolve_model(config, Path), config)
+    spec = generator.spec
+    plain = Request("diffusers", spec.epoch, spec.id, spec.revision, "a striped red mug", 3, 64, 64, 4, 1.0)
+    seamless = replace(plain, options=(("seamless", True),))
+    assert plain.bucket != seamless.bucket
+    before = generator.generate([plain]).pixels
+    tiled = generator.generate([seamless]).pixels
+    assert (tiled != before).any()
+    assert all(measure_seam(tiled[0], axis).ratio <= 3 for axis in "xy")
+    assert (generator.generate([plain]).pixels == before).all()

@@ -241,7 +241,7 @@ class GatesConfig(_Section):
     flat_std: float = Field(0.8, ge=0, le=128, description="Rejected when the standard deviation is lower.")
     max_rejected: Fraction = Field(0.2, description="The run stops above this share of black, flat or NaN images.")
     seam: float = Field(
-        1.5,
+        3.0,
         gt=0,
         description="Seamless pictures are rejected when opposite edges differ by more than so many times what 95 % of "
         "neighbouring columns (or rows) inside stay below.",

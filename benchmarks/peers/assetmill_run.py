@@ -25,7 +25,9 @@ class Assetmill:
         self.engines = pipeline.load_engines(job)
         first = replace(job.base, steps=2)
         pieces = [work.pieces[i % len(work.pieces)] for i in range(settings.batch)]
-        made = self.engines.generator.generate([replace(first, positive=p.positive, seed=p.seed) for p in pieces])
+        warm = [replace(first, positive=p.positive, seed=p.seed) for p in pieces]
+        for lane in (*self.engines.lanes, self.engines.generator):
+            made = lane.generate(warm)
         self.engines.judge.judge(made.device_pixels, [p.rank_text for p in pieces])
         self.engines.upscaler.upscale(np.asarray(made.pixels[:1]))
 

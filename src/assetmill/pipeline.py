@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -252,6 +253,8 @@ class Run:
         self.totals.versions = dict(engines.generator.versions())
         self.totals.lanes = 1 + len(engines.lanes)
         batch = self.job.config.model.batch or engines.generator.fitting_batch(base.width, base.height)
+        # What the end of the run needs is imported (a second's work) while the device has its first batches.
+        threading.Thread(target=import_module, args=("pyarrow.parquet",), name="import", daemon=True).start()
         return ChunkWorker(
             self.job.store, self.job.config, self.job.recipes.base_of, engines, self.job.index, run_id=self.id,
             batch=batch, stages=self.stages, progress=progress, stop=self.stop, force=self.job.force,

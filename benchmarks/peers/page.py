@@ -15,7 +15,7 @@ _ABOUT = {
     "per-picture": "`StableDiffusionPipeline` in a loop, one picture a call, `image.save`; then open_clip, spandrel",
     "per-prompt": "the same with `num_images_per_prompt`",
     "tuned": "full batches of mixed prompts, embeddings once, ranking on tensors, winners upscaled; encodes serially",
-    "ray": "`map_batches` over one actor that paints and one that ranks, upscales and writes beside it",
+    "ray": "`map_batches` over a painter per core and one actor that ranks, upscales and writes beside them",
 }
 
 

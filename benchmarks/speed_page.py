@@ -113,8 +113,8 @@ def settings_section(f: dict[str, Any], table: Table) -> str:
     ]  # fmt: skip
     return f"""## Speed settings of a model
 
-`make settings` on {machine_line(f["machine"])}; one torch thread, batch {f["batch"]},
-{f["steps"]} steps, {f["rounds"]} rounds in turn, the starter model. Warm-up is the first batch: compilation and the search for kernels.
+`make settings` on {machine_line(f["machine"])}; one torch thread, batch {f["batch"]}, {f["steps"]} steps,
+{f["rounds"]} rounds in turn, the starter model. Warm-up is the first batch: compilation and the search for kernels.
 
 {table(("setting", "speed against plain (range)", "per image", "warm-up", "largest difference of 255"), rows)}"""
 

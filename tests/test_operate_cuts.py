@@ -78,6 +78,21 @@ def test_the_worst_are_dropped(tmp_path: Path) -> None:
         assert len(late) == 2
 
 
+def test_the_report_tells_of_them(tmp_path: Path) -> None:
+    """A person reads how many candidates were dropped mid-way."""
+    import io
+
+    from rich.console import Console
+
+    from assetmill.operate.summary import show_report
+
+    toys = Production(tmp_path, rows(2), {**CUT})
+    page = io.StringIO()
+    show_report(Console(file=page, width=100), toys.run(), {})
+    assert "cut mid-way" in page.getvalue()
+    assert " 12 " in page.getvalue()
+
+
 def test_the_next_night_knows_them(tmp_path: Path) -> None:
     """Dropped candidates are not made again; turned off, cutting gives way to all of them."""
     toys = Production(tmp_path, rows(3), {**CUT})

@@ -42,6 +42,7 @@ def show_report(console: Console, report: Mapping[str, Any], places: Mapping[str
         "time": human_seconds(report["seconds"]),
         "made": f"{report['pictures']} images of {report['assets']} assets" if report["pictures"] else "",
         "rate": f"{report['images_per_second']} images/s" if report["pictures"] else "",
+        "cut mid-way": report.get("cut", 0),
         "rejected": report["rejected"],
         "failed": report["failed_images"],
         "left": report["left"],

@@ -96,7 +96,8 @@ def contact_pages(
     for number in range(num_pages):
         part = rows[number * rows_per_page : (number + 1) * rows_per_page]
         facts_here = [*facts, f"page {number + 1} of {num_pages}"] if num_pages > 1 else facts
-        yield encode_png(_draw_page(part, title, "  ·  ".join(filter(None, facts_here)), edge), level=6)
+        # level 2 takes half the time of level 6 for a sixth more bytes, and the end of a run waits for it
+        yield encode_png(_draw_page(part, title, "  ·  ".join(filter(None, facts_here)), edge), level=2)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from assetmill.engines.devices import free_gib, memory_errors, pick_device, pick_dtype
-from assetmill.engines.latent_loading import quiet
+from assetmill.engines.latent_loading import arrange, quiet
 from assetmill.engines.loading import (
     check_batch,
     fitting_batch,
@@ -24,7 +24,6 @@ from assetmill.engines.loading import (
     library_versions,
     load_stage,
     make_scheduler,
-    place_stage,
     refused_folders,
     seeded,
 )
@@ -131,14 +130,14 @@ class CascadeGenerator:
         with memory_errors(f"the model {spec.id} (about {spec.gib:.1f} GiB, {free_gib(self.device):.1f} GiB free)"):
             checker = _load_checker(folders["first"], self.dtype)
             self.first = load_stage(IFPipeline, folders["first"], self.dtype, safety_checker=checker)
-            place_stage(self.first, self.device, config)
+            arrange(self.first, self.device, config)
             if "second" in folders:
                 # its own T5, where a folder has one, stays on disk: the first stage has read the texts
                 without = {"text_encoder": None, "tokenizer": None, "safety_checker": None, "watermarker": None}
                 self.second = load_stage(
                     IFSuperResolutionPipeline, folders["second"], self.dtype, **without, feature_extractor=None
                 )
-                place_stage(self.second, self.device, config)
+                arrange(self.second, self.device, config)
         if self.first.text_encoder is None:
             raise EngineError(f"{folders['first']} has no text encoder; give a first stage with its T5")
         self._scheduler = self.first.scheduler

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from assetmill.engines.devices import free_gib, memory_errors, pick_device, pick_dtype
+from assetmill.engines.latent_loading import arrange
 from assetmill.engines.loading import (
     check_batch,
     fitting_batch,
@@ -21,7 +22,6 @@ from assetmill.engines.loading import (
     library_versions,
     load_stage,
     make_scheduler,
-    place_stage,
     seeded,
 )
 from assetmill.engines.protocols import EngineError, Generated, ModelSpec, OnStep
@@ -123,7 +123,7 @@ class KandinskyGenerator:
                 self.prior.enable_model_cpu_offload(device=self.device)
             else:
                 self.prior.to(self.device)
-            place_stage(self.decoder, self.device, config)
+            arrange(self.decoder, self.device, config)
         self._scheduler = self.decoder.scheduler
 
     def generate(

@@ -56,7 +56,8 @@ def arrange(pipeline: Any, device: torch.device, config: ModelConfig) -> None:
     denoiser = denoiser_of(pipeline)
     if config.channels_last:
         denoiser.to(memory_format=torch.channels_last)
-        pipeline.vae.to(memory_format=torch.channels_last)
+        if getattr(pipeline, "vae", None) is not None:  # cascades of pixels have none
+            pipeline.vae.to(memory_format=torch.channels_last)
     if config.offload:
         if device.type == "cpu":
             raise EngineError("offload moves parts from a GPU to the CPU; set model.offload: false on a CPU")
@@ -68,7 +69,10 @@ def arrange(pipeline: Any, device: torch.device, config: ModelConfig) -> None:
             raise EngineError("fused projections would leave LoRAs out; set model.fuse: false, or remove the adapters")
         if not hasattr(denoiser, "fuse_qkv_projections"):
             raise EngineError(f"{type(denoiser).__name__} has no projections to fuse; set model.fuse: false")
-        denoiser.fuse_qkv_projections()
+        try:
+            denoiser.fuse_qkv_projections()
+        except ValueError as error:  # UNets with added projections (Kandinsky, IF)
+            raise EngineError(f"{error}; set model.fuse: false") from error
     if config.compile:
         compile_blocks(denoiser)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from assetmill.engines.devices import free_gib, to_bytes
-from assetmill.engines.latent_loading import compile_blocks, quiet
+from assetmill.engines.latent_loading import quiet
 from assetmill.engines.model_folder import find_variant
 from assetmill.engines.protocols import EngineError, Generated, ModelSpec, OnStep
 from assetmill.engines.registry import check_request
@@ -20,8 +20,6 @@ from assetmill.records import Request
 
 if TYPE_CHECKING:
     import torch
-
-    from assetmill.config import ModelConfig
 
 
 def load_stage(pipeline_class: Any, folder: Path, dtype: torch.dtype, **settings: Any) -> Any:
@@ -43,22 +41,6 @@ def load_stage(pipeline_class: Any, folder: Path, dtype: torch.dtype, **settings
         if hasattr(part, "requires_grad_"):
             part.eval().requires_grad_(False)
     return pipeline
-
-
-def place_stage(pipeline: Any, device: torch.device, config: ModelConfig) -> None:
-    """Puts a stage with a UNet where and how it is to run."""
-    import torch
-
-    if config.channels_last:
-        pipeline.unet.to(memory_format=torch.channels_last)
-    if config.offload:
-        if device.type == "cpu":
-            raise EngineError("offload moves parts from a GPU to the CPU; set model.offload: false on a CPU")
-        pipeline.enable_model_cpu_offload(device=device)
-    else:
-        pipeline.to(device)
-    if config.compile:
-        compile_blocks(pipeline.unet)
 
 
 @contextmanager

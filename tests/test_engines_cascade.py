@@ -169,3 +169,9 @@ def test_refusals(generator: CascadeGenerator, folder: Path) -> None:
             generator.generate([replace(base, **changes)])  # type: ignore[arg-type]
     with pytest.raises(InputError, match="has to be a IFPipeline"):
         resolve_model(ModelConfig(engine="cascade", source=str(folder / "second")), Path)
+
+
+def test_what_cannot_be_fused_is_refused(folder: Path) -> None:
+    """`model.fuse` is refused by a UNet with added projections, with the way out, and never passed over."""
+    with pytest.raises(EngineError, match="model.fuse"):
+        load(folder, fuse=True)

@@ -7,8 +7,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from assetmill.config import Config, config_schema, find_base, load_yaml, read_config
+from assetmill.config import Config, config_schema, find_base, read_config
 from assetmill.records import InputError
+from assetmill.yaml_text import load_yaml
 
 MINIMAL = "name: icons\nsheet: {path: a.csv, id: id}\nprompts: {templates: [t.j2]}\n"
 

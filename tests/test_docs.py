@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from assetmill.config import find_base, load_yaml, read_config
+from assetmill.config import find_base, read_config
 from assetmill.intake.prompt_template import read_template
 from assetmill.intake.wildcards import read_word_lists
+from assetmill.yaml_text import load_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]

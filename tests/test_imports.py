@@ -23,7 +23,6 @@ LEVELS = {
     "operate": 4,
     "review": 4,
     "pipeline": 5,
-    "cli_models": 6,
     "cli": 6,
     "__init__": 0,
     "__main__": 7,

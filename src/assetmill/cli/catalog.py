@@ -1,0 +1,114 @@
+"""`assetmill catalog`: what is published, by version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from assetmill.cli.shared import AsJson, ConfigPath, Version, open_catalog_of, print_facts, stderr_console
+from assetmill.operate.exits import SOME_FAILED, print_json
+
+catalog_app = typer.Typer(help="What is published, by version.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@catalog_app.command("list")
+def catalog_list(config: ConfigPath, as_json: AsJson = False) -> None:
+    """List versions."""
+    from dataclasses import asdict
+
+    catalog = open_catalog_of(config)
+    rows = [asdict(v) for v in catalog.versions()]
+    if as_json:
+        print_json({"latest": catalog.latest(), "held": catalog.held(), "versions": rows})
+    else:
+        from assetmill.operate.console import make_table
+
+        names = ("version", "created", "assets", "variants", "action", "run", "note")
+        short = [
+            {**r, "created": r["created"][:16], "run": r["run"][-6:], "note": r["note"] or r["problem"]} for r in rows
+        ]
+        stderr_console().print(make_table("catalog", names, [[r[n] for n in names] for r in short]))
+
+
+@catalog_app.command("show")
+def catalog_show(
+    config: ConfigPath,
+    asset: Annotated[str | None, typer.Argument(metavar="[ID]", help="One asset; all if left out.")] = None,
+    version: Version = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is published."""
+    catalog = open_catalog_of(config)
+    entries = catalog.show(asset, version) if asset else list(catalog.iter_entries(version))
+    if as_json:
+        print_json({"version": version or catalog.latest(), "entries": [e.as_json() for e in entries]})
+    else:
+        from assetmill.operate.console import make_table
+
+        rows = [
+            (e.asset_id, e.rank, "" if e.score is None else f"{e.score:.3f}", f"{e.width}x{e.height}", e.object_key,
+             e.request_key[:12])
+            for e in entries
+        ]  # fmt: skip
+        stderr_console().print(make_table("published", ("asset", "rank", "score", "size", "file", "key"), rows))
+
+
+@catalog_app.command("diff")
+def catalog_diff(
+    config: ConfigPath,
+    old: Annotated[int, typer.Argument(min=0, metavar="OLD", help="A version; 0 is the empty catalog.")],
+    new: Annotated[int, typer.Argument(min=0, metavar="NEW", help="Another version.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say which assets two versions differ in."""
+    from dataclasses import asdict
+
+    found = asdict(open_catalog_of(config).diff(old, new))
+    print_facts(f"version {old} to {new}", {k: list(v) for k, v in found.items()}, as_json)
+
+
+@catalog_app.command("export")
+def catalog_export(
+    config: ConfigPath,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .jsonl or .parquet file to write.")],
+    version: Version = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write all that made each variant (prompts, seeds, models, scores, keys) as JSON lines or Parquet."""
+    catalog = open_catalog_of(config)
+    writers = {".jsonl": catalog.export_jsonl, ".parquet": catalog.export_parquet}
+    if file.suffix not in writers:
+        raise typer.BadParameter(f"{file} ends neither in .jsonl nor in .parquet", param_hint="FILE")
+    print_facts("exported", {"file": str(file), "variants": writers[file.suffix](file, version)}, as_json)
+
+
+@catalog_app.command("verify")
+def catalog_verify(config: ConfigPath, version: Version = None, as_json: AsJson = False) -> None:
+    """Read every file the catalog names and compare its bytes with its hash."""
+    found = open_catalog_of(config).verify(version)
+    facts = {"objects": found.objects, "missing": list(found.missing), "corrupt": list(found.corrupt)}
+    print_facts("verified", facts, as_json)
+    if found.missing or found.corrupt:
+        raise typer.Exit(SOME_FAILED)
+
+
+@catalog_app.command("rollback")
+def catalog_rollback(
+    config: ConfigPath,
+    version: Annotated[int, typer.Argument(min=1, metavar="VERSION", help="See `list`.")],
+    as_json: AsJson = False,
+) -> None:
+    """Publish an older version again, and hold it there until `release`."""
+    new = open_catalog_of(config, read_only=False).rollback(version)
+    print_facts("rolled back", {"version": new, "like": version, "held": "until `assetmill catalog release`"}, as_json)
+
+
+@catalog_app.command("release")
+def catalog_release(config: ConfigPath, as_json: AsJson = False) -> None:
+    """Let publishing go on after a rollback."""
+    catalog = open_catalog_of(config, read_only=False)
+    was = catalog.held()
+    catalog.release()
+    print_facts("released", {"was_held": was or "not held"}, as_json)

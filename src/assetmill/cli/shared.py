@@ -1,0 +1,55 @@
+"""What commands share: their common arguments, opening what a config names, and showing facts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from assetmill.operate.exits import print_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from assetmill.storage.catalog import Catalog
+    from assetmill.storage.store import Store
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="Config file (YAML).", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Only = Annotated[list[str] | None, typer.Option("--only", metavar="ID", help="Only this asset (repeatable).")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first assets of the sheet.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Go past max_removed and max_changed; try exhausted and failed assets again.")
+]
+Version = Annotated[int | None, typer.Option(min=1, help="A catalog version; the latest if left out.")]
+
+
+def stderr_console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def open_store_of(config_path: Path, *, read_only: bool = True) -> tuple[str, Store]:
+    from assetmill.config import read_config
+    from assetmill.storage.store import open_store
+
+    config = read_config(config_path)
+    return config.name, open_store(config.store, config.store_url, read_only=read_only)
+
+
+def open_catalog_of(config_path: Path, *, read_only: bool = True) -> Catalog:
+    from assetmill.storage.catalog import open_catalog
+
+    name, store = open_store_of(config_path, read_only=read_only)
+    return open_catalog(store, name)
+
+
+def print_facts(title: str, facts: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(facts)
+    else:
+        from assetmill.operate.console import facts_table
+
+        stderr_console().print(facts_table(title, facts))

@@ -1,0 +1,54 @@
+"""A config file (YAML) read into validated, frozen settings, and their JSON Schema.
+
+Settings may be overridden from the environment: `ASSETMILL_STORE__URL=s3://bucket/prefix` sets `store.url`.
+Relative paths resolve against the nearest ancestor folder of the config that holds a `pyproject.toml`, else
+against the config's own folder.
+"""
+
+from __future__ import annotations
+
+from assetmill.config.base import Fraction, Size
+from assetmill.config.curation import CutConfig, GatesConfig, SelectConfig
+from assetmill.config.delivery import PublishConfig, StoreConfig
+from assetmill.config.engines import (
+    AdapterConfig,
+    JudgeConfig,
+    JudgePartConfig,
+    ModelConfig,
+    SafetyConfig,
+    StageConfig,
+    UpscaleConfig,
+)
+from assetmill.config.intake import PromptsConfig, ReferencesConfig, Setting, SheetConfig
+from assetmill.config.operation import BudgetConfig, RunConfig, ScheduleConfig
+from assetmill.config.production import Config
+from assetmill.config.reading import ENVIRONMENT_PREFIX, config_schema, find_base, read_config
+
+__all__ = [
+    "AdapterConfig",
+    "BudgetConfig",
+    "Config",
+    "CutConfig",
+    "ENVIRONMENT_PREFIX",
+    "Fraction",
+    "GatesConfig",
+    "JudgeConfig",
+    "JudgePartConfig",
+    "ModelConfig",
+    "PromptsConfig",
+    "PublishConfig",
+    "ReferencesConfig",
+    "RunConfig",
+    "SafetyConfig",
+    "ScheduleConfig",
+    "SelectConfig",
+    "Setting",
+    "SheetConfig",
+    "Size",
+    "StageConfig",
+    "StoreConfig",
+    "UpscaleConfig",
+    "config_schema",
+    "find_base",
+    "read_config",
+]

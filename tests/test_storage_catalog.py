@@ -11,7 +11,7 @@ import pytest
 
 from assetmill.records import InputError, asset_key, request_from_json
 from assetmill.storage.catalog import Catalog, CatalogDiff, CatalogHeld, open_catalog
-from assetmill.storage.entries import CatalogEntry
+from assetmill.storage.entries import CatalogEntry, entry_from_json
 from assetmill.storage.folder import FolderStore
 from assetmill.storage.store import CorruptObject, Store, open_store, put_blob
 from fixtures_s3 import make_bucket
@@ -354,7 +354,7 @@ def test_exports(store: FolderStore, tmp_path: Path) -> None:
     catalog.commit(entries, run="r1")
     assert catalog.export_jsonl(tmp_path / "x" / "catalog.jsonl") == 20
     lines = [json.loads(line) for line in (tmp_path / "x" / "catalog.jsonl").read_text("utf-8").splitlines()]
-    assert {line["asset_id"]: CatalogEntry(**line) for line in lines} == {e.asset_id: e for e in entries}
+    assert {line["asset_id"]: entry_from_json(line) for line in lines} == {e.asset_id: e for e in entries}
     assert catalog.export_parquet(tmp_path / "x" / "catalog.parquet") == 20
     table = pq.read_table(tmp_path / "x" / "catalog.parquet")
     assert table.num_rows == 20

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from assetmill.config.base import Fraction, Size
 from assetmill.config.curation import CutConfig, GatesConfig, SelectConfig
-from assetmill.config.delivery import PublishConfig, StoreConfig
+from assetmill.config.delivery import AtlasConfig, ChannelConfig, PublishConfig, RenditionConfig, StoreConfig
 from assetmill.config.engines import (
     AdapterConfig,
     JudgeConfig,
@@ -25,6 +25,9 @@ from assetmill.config.production import Config
 from assetmill.config.reading import ENVIRONMENT_PREFIX, config_schema, find_base, read_config
 
 __all__ = [
+    "AtlasConfig",
+    "ChannelConfig",
+    "RenditionConfig",
     "AdapterConfig",
     "BudgetConfig",
     "Config",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from assetmill.config.base import Fraction, Section
+from assetmill.config.base import Fraction, Section, Size
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 
 class StoreConfig(Section):
@@ -23,12 +26,74 @@ class StoreConfig(Section):
     )
 
 
+class RenditionConfig(Section):
+    """One file of every variant in a channel."""
+
+    name: Name = Field("image", description="Part of the file's name; unique within its channel.")
+    size: Size | None = Field(None, description="Canvas in pixels, `512` or `512x768`; the master's own if left out.")
+    aspect: str | None = Field(
+        None,
+        pattern=r"^[1-9]\d{0,3}:[1-9]\d{0,3}$",
+        description="Canvas of this shape, as `4:5`, where no size is given.",
+    )
+    fit: Literal["fit", "cover", "pad"] = Field(
+        "fit",
+        description="`fit`: all of it, the file as large as the picture needs. `pad`: all of it on the whole canvas. "
+        "`cover`: the canvas filled, the rest cut off round the focal point.",
+    )
+    focal: Literal["alpha", "centre"] | tuple[Fraction, Fraction] = Field(
+        "alpha", description="What stays in view: the middle of what is opaque, the centre, or [x, y] in 0..1."
+    )
+    ground: str = Field(
+        "keep", description="`keep`, `transparent` (cut out), or a colour that is laid under: `white`, `#f4f1ea`."
+    )
+    margin: float = Field(0.0, ge=0, lt=50, description="Percent of the canvas' shorter edge kept free on each side.")
+    resample: Literal["lanczos", "nearest"] = Field("lanczos", description="`nearest` for pixel art: whole factors.")
+    extrude: int = Field(0, ge=0, le=16, description="Pixels by which edges are repeated outwards.")
+    palette: Path | None = Field(None, description="Picture or .hex/.gpl file whose colours are the only ones used.")
+    format: Literal["png", "jpeg", "webp", "webp-lossless", "avif"] = "png"
+    quality: int = Field(88, ge=1, le=100, description="Of JPEG, WebP and AVIF; where `max_bytes` is set, the highest.")
+    min_quality: int = Field(40, ge=1, le=100, description="Below that a file is refused rather than made smaller.")
+    max_bytes: int | None = Field(None, ge=256, description="Largest file, metadata included; met by lowering quality.")
+
+
+class AtlasConfig(Section):
+    """Packed sheets of a channel's pictures."""
+
+    rendition: Name = Field("image", description="Which rendition is packed.")
+    size: int = Field(2048, ge=64, le=16384, description="Largest edge of a sheet, in pixels.")
+    padding: int = Field(2, ge=0, le=64, description="Pixels between sprites.")
+    extrude: int = Field(1, ge=0, le=16, description="Pixels by which a sprite's edges are repeated.")
+    trim: bool = Field(True, description="Leave transparent borders out, as TexturePacker does.")
+    power_of_two: bool = True
+    layout: Literal["hash", "array"] = Field("hash", description="Form of the TexturePacker JSON.")
+
+
+class ChannelConfig(Section):
+    """One place pictures go to, and the files it wants of each."""
+
+    pack: Literal["shop", "social", "game", "pixel-game"] | None = Field(
+        None, description="Shipped list of renditions; those below are added to it, or replace those of their name."
+    )
+    renditions: tuple[RenditionConfig, ...] = ()
+    name: str | None = Field(None, description="File name pattern; that of `publish` if left out.")
+    embed: Literal["full", "disclosure"] = Field(
+        "disclosure", description="`full`: prompts and settings in every file. `disclosure`: only that a model made it."
+    )
+    sidecar: bool = Field(False, description="A JSON file beside every picture, with as much as `embed` allows.")
+    sign: bool = Field(False, description="Sign content credentials (C2PA) with `publish.credentials`.")
+    atlas: AtlasConfig | None = None
+
+
 class PublishConfig(Section):
     policy: Literal["auto", "approved"] = Field("auto", description="Publish what ranks well, or what people approved.")
     min_score: float | None = Field(None, description="With `auto`: below this a variant waits for review.")
     columns: tuple[str, ...] = Field((), description="Columns that may leave with the catalog (allow-list).")
-    channel: str = Field("master", pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
-    format: Literal["png", "webp"] = "png"
+    channel: Name = Field("master", description="Name of the only channel where `channels` has none.")
+    channels: Mapping[Name, ChannelConfig] = Field(
+        default_factory=dict, description="Channels by name. Without any, masters go out as they are."
+    )
+    format: Literal["png", "webp"] = Field("png", description="Format masters are kept in; both are lossless.")
     name: str = Field("{id}_{rank}", description="File name pattern over id, rank, seed, template and `columns`.")
     removed: Literal["keep", "retire"] = Field("keep", description="What becomes of assets that left the sheet.")
     max_removed: Fraction = Field(0.2, description="A run refuses to retire a larger share of the catalog.")

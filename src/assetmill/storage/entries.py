@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from assetmill.records import asset_key
@@ -12,7 +12,7 @@ from assetmill.records import asset_key
 if TYPE_CHECKING:
     import pyarrow as pa
 
-JSON_FIELDS = ("cell", "columns", "request", "versions")
+JSON_FIELDS = ("cell", "columns", "request", "versions", "renditions", "alt")
 """Fields that are JSON text in a row: their names differ from config to config."""
 
 SMALL_FIELDS = (
@@ -20,6 +20,29 @@ SMALL_FIELDS = (
     "select_key", "meta_key",
 )  # fmt: skip
 """Columns that a plan and a check read: they lie in a file of their own per shard."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendition:
+    """One published file of a variant.
+
+    `sha256` and `size` are those of its bytes, which lie under `object_key`. `recipe` names all that decided them
+    (master, channel settings, what is embedded): where it is the same, the file need not be made again, although
+    signatures differ from time to time. `sidecar` is the key of the JSON file beside it, or empty.
+    """
+
+    channel: str
+    name: str
+    object_key: str
+    sha256: str
+    size: int
+    media_type: str
+    width: int
+    height: int
+    alpha: bool = False
+    recipe: str = ""
+    sidecar: str = ""
+    signed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +54,11 @@ class CatalogEntry:
     Request (`records.request_from_json` reads it) and `versions` those of the libraries that served it: together
     enough to make the picture again. `columns` holds the sheet's columns that may leave (`publish.columns`).
     `work_key`, `select_key` and `meta_key` are those of the asset's outcome. `created` is ISO 8601 in UTC.
+
+    `renditions` are the published files; `object_key` is that of the first one. `alt` is the alternative text by
+    locale (empty key: the sheet's own language). `digital_source` is the IPTC digital source type. `reviewer` and
+    `decision` say who approved it, and in which record, where a person did. Entries of before there were renditions
+    have none: then the file under `object_key` is the master, byte for byte.
     """
 
     asset_id: str
@@ -69,6 +97,11 @@ class CatalogEntry:
     work_key: str = ""
     select_key: str = ""
     meta_key: str = ""
+    renditions: tuple[Rendition, ...] = ()
+    alt: Mapping[str, str] = field(default_factory=dict)
+    digital_source: str = ""
+    reviewer: str = ""
+    decision: str = ""
 
     @property
     def asset_key(self) -> str:
@@ -117,10 +150,19 @@ def entry_from_row(row: Mapping[str, Any]) -> CatalogEntry:
     for name in JSON_FIELDS:
         if name in values:
             values[name] = json.loads(values[name])
+    return entry_from_json(values)
+
+
+def entry_from_json(values: Mapping[str, Any]) -> CatalogEntry:
+    """The entry that `CatalogEntry.as_json` gave; fields that a newer version wrote are left out."""
+    values = {name: value for name, value in values.items() if name in FIELDS}
+    known = {f.name for f in fields(Rendition)}
+    renditions = [{k: v for k, v in r.items() if k in known} for r in values.get("renditions", ())]
+    values["renditions"] = tuple(Rendition(**r) for r in renditions)
     return CatalogEntry(**values)
 
 
-def _text(value: Mapping[str, Any]) -> str:
+def _text(value: Any) -> str:
     # In the order given: people read columns in the order of their sheet.
     return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
 
@@ -131,4 +173,4 @@ def _plain(value: Any) -> Any:
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
-    return value
+    return asdict(value) if isinstance(value, Rendition) else value

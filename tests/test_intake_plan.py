@@ -27,6 +27,7 @@ from assetmill.intake.plan import (
     summarise_plan,
 )
 from assetmill.records import STATES, Asset, InputError, OutcomeRecord, Overrides, Problem, Prompt, Request, fold_id
+from assetmill.storage.bans import Ban, Bans
 from assetmill.storage.index import CUT, OK, POISON, REJECTED, TRANSIENT
 
 BASE = Request("simulated", 1, "tiny", "0" * 64, "", 0, 16, 16, steps=2, guidance=1.0)
@@ -55,10 +56,10 @@ class Night:
         plain = {"name": "toys", "sheet": {"path": "s.csv", "id": "id"}, "prompts": {"templates": ["t.j2"]}}
         return Config.model_validate({**plain, **self.settings})
 
-    def context(self, banned: tuple[str, ...] = ()) -> PlanContext:
+    def context(self, bans: Bans = Bans()) -> PlanContext:
         return PlanContext(
             self.config, BASE, self.select_context, self.meta_context, self.statuses, self.outcomes, self.published,
-            banned=banned, force=self.force,
+            bans=bans, licences={BASE.revision: "openrail"}, upscaler="lanczos", force=self.force,
         )  # fmt: skip
 
     def render(self, one: Asset) -> list[Prompt]:
@@ -68,8 +69,8 @@ class Night:
         return [Prompt(one.id, "t", {}, f"a picture of a {thing}", rank_text=self.rank_text.format(thing=thing))]
 
     def plan(self, **options: Any) -> Plan:
-        banned = options.pop("banned", ())
-        return make_plan(self.assets, self.render, self.context(banned), **options)
+        bans = options.pop("bans", Bans())
+        return make_plan(self.assets, self.render, self.context(bans), **options)
 
     def counts(self, **options: Any) -> dict[str, int]:
         return {state: n for state, n in self.plan(**options).counts().items() if n}
@@ -230,10 +231,55 @@ def test_lost_picture_is_chosen_again() -> None:
     assert [(p.state, p.todo) for p in night.plan().assets] == [("new", True), ("metadata_only", False)]
 
 
+def bans(*pairs: tuple[str, str], **more: Any) -> Bans:
+    return Bans(tuple(Ban(f"B{n}", kind, value, "unlicensed", **more) for n, (kind, value) in enumerate(pairs)))
+
+
 def test_banned() -> None:
-    """A recalled asset is left alone, whatever the sheet says."""
+    """A recalled asset is left alone, whatever the sheet says, and the plan says why and the way out."""
     night = two()
-    assert night.counts(banned=(night.assets[0].key,)) == {"banned": 1, "new": 1}
+    plan = night.plan(bans=bans(("asset", "a")))
+    assert [(p.state, p.todo, p.missing) for p in plan.assets] == [("banned", False, 0), ("new", True, 4)]
+    assert "asset 'a' was recalled" in plan.assets[0].reason
+    assert "because: unlicensed" in plan.assets[0].reason
+    assert "assetmill catalog lift" in plan.assets[0].reason
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [("model", "tiny"), ("model", "TI*"), ("model", f"tiny@{'0' * 64}"), ("model", "lanczos"), ("licence", "OpenRAIL"),
+     ("template", "t")],
+)  # fmt: skip
+def test_banned_altogether(pair: tuple[str, str]) -> None:
+    """What all pictures of an asset are made with takes the asset out, published or not."""
+    night = two()
+    night.do()
+    assert night.counts(bans=bans(pair)) == {"banned": 2}
+    assert night.counts(bans=bans((pair[0], "another"))) == {"unchanged": 2}
+
+
+def test_a_banned_template_leaves_the_others() -> None:
+    """Of an asset with several templates the banned one's prompts go, and the rest is chosen from again."""
+    night = two()
+    single = night.render
+    night.render = lambda one: [*single(one), replace(single(one)[0], template="u", positive="other")]  # type: ignore[method-assign]
+    night.do()
+    plan = night.plan(bans=bans(("template", "u")))
+    assert [(p.state, p.missing, [q.template for q in p.prompts]) for p in plan.assets] == [("changed", 0, ["t"])] * 2
+    assert night.counts(bans=bans(("template", "?"))) == {"unchanged": 2}, "only * stands for anything"
+
+
+def test_a_banned_picture_is_chosen_again_and_back() -> None:
+    """A ban on a picture reopens the choice of its assets; lifted, the choice is made once more, from what is there."""
+    night = two()
+    night.do()
+    own = bans(("blob", "f" * 64), assets=("a",), blobs=("f" * 64,))
+    plan = night.plan(bans=own)
+    assert [(p.state, p.missing) for p in plan.assets] == [("changed", 0), ("unchanged", 0)]
+    key = night.assets[0].key
+    night.published[key] = (plan.assets[0].work_key, plan.assets[0].select_key, plan.assets[0].meta_key)
+    assert night.counts(bans=own) == {"unchanged": 2}
+    assert night.counts() == {"changed": 1, "unchanged": 1}
 
 
 # --- removal and refusals -----------------------------------------------------------------------------------

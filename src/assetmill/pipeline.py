@@ -37,6 +37,7 @@ from assetmill.operate.report import RunTotals, best_known_rates, build_report, 
 from assetmill.operate.runs import new_run_id, write_json
 from assetmill.operate.stages import Stages
 from assetmill.records import Asset, InputError, Problem, Prompt, Request, asset_key, content_key
+from assetmill.storage.bans import Bans, open_bans
 from assetmill.storage.catalog import Catalog, open_catalog
 from assetmill.storage.index import Index, open_index
 from assetmill.storage.layout import decisions_prefix
@@ -67,6 +68,7 @@ class Job:
     limit: int | None = None
     force: bool = False
     safety: SafetySpec | None = None
+    bans: Bans = field(default_factory=Bans)
 
     @property
     def model(self) -> ModelSpec:
@@ -140,11 +142,13 @@ class Job:
         """Reads index and catalog again: another run may have ended since the job was opened."""
         self.index = open_index(self.store, self.config.name)
         self.catalog = open_catalog(self.store, self.config.name)
+        self.bans = open_bans(self.store, self.config.name)
 
     def context(self) -> PlanContext:
         return PlanContext(
             self.config, self.recipes.base_of, self.select_context, self.meta_context, self.index.statuses(),
-            self.index.outcomes(), self.catalog.fingerprints(), force=self.force,
+            self.index.outcomes(), self.catalog.fingerprints(), bans=self.bans, upscaler=self.upscaler.key,
+            licences={r: licence for r, (licence, _) in self.recipes.licences().items()}, force=self.force,
         )  # fmt: skip
 
 
@@ -191,7 +195,7 @@ def open_job(
         path, config, store, sheet, sheet_data, book, recipes, resolve_judge(config.judge, config.resolve),
         resolve_upscaler(config.upscale, config.resolve), open_index(store, config.name),
         open_catalog(store, config.name), frozenset(only), limit, force,
-        resolve_safety(config.gates.safety, config.resolve),
+        resolve_safety(config.gates.safety, config.resolve), open_bans(store, config.name),
     )  # fmt: skip
 
 
@@ -210,6 +214,7 @@ def plan_job(job: Job) -> Plan:
         "decisions": content_key(
             "decisions", {"keys": [i.key for i in job.store.list(decisions_prefix(job.config.name))]}
         ),
+        "bans": job.bans.digest,
         "catalog": job.catalog.latest(),
         "only": sorted(job.only),
         "limit": job.limit,
@@ -258,7 +263,7 @@ class Run:
         return ChunkWorker(
             self.job.store, self.job.config, self.job.recipes.base_of, engines, self.job.index, run_id=self.id,
             batch=batch, stages=self.stages, progress=progress, stop=self.stop, force=self.job.force,
-            references=read_pictures(self.job.store, self.job.config),
+            references=read_pictures(self.job.store, self.job.config), banned_blobs=self.job.bans.blobs,
         )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from assetmill.records import (
     fold_id,
     request_keys,
 )
+from assetmill.storage.bans import Bans
 
 _DONE = (1, 2, 3, 5)
 """Status codes of the index that need no further try: passed, rejected, poison, cut mid-way. Transient is 4."""
@@ -73,7 +74,8 @@ class PlanContext:
     """What a plan depends on beside the assets.
 
     `base` is a request whose texts, seed and size are filled in per prompt. `select_context` names judges, gates,
-    upscaler and settings of the choice; `meta_context` all that is published beside columns (licence, names).
+    upscaler and settings of the choice; `meta_context` all that is published beside columns (licence, names). Bans may
+    name what stands in `licences` (of models, by revision) and `upscaler` (its key).
     """
 
     config: Config
@@ -83,7 +85,9 @@ class PlanContext:
     statuses: Statuses
     outcomes: Mapping[str, OutcomeRecord]
     published: Mapping[str, tuple[str, str, str]]
-    banned: Collection[str] = ()
+    bans: Bans = field(default_factory=Bans)
+    licences: Mapping[str, str] = field(default_factory=dict)
+    upscaler: str = ""
     force: bool = False
 
 
@@ -191,6 +195,9 @@ def make_plan(
 def _plan_asset(asset: Asset, prompts: Sequence[Prompt], context: PlanContext) -> AssetPlan:
     config = context.config
     count = asset.overrides.candidates or config.candidates
+    banned = ""
+    if context.bans:
+        prompts, banned = _leave_out_banned(asset, prompts, context)
     # Forced, what the engine refused is tried again.
     again = {_POISON} if context.force else set()
     if not config.cut.at:
@@ -208,10 +215,15 @@ def _plan_asset(asset: Asset, prompts: Sequence[Prompt], context: PlanContext) -
             missing += status not in done
             known = known or status != 0
     work_key = work.hexdigest()
-    select_key = content_key("select", {"context": context.select_context, "texts": [p.rank_text for p in prompts]})
+    deciding: dict[str, Any] = {"context": context.select_context, "texts": [p.rank_text for p in prompts]}
+    if blobs := context.bans.blobs_of(asset.id):
+        deciding["banned"] = blobs  # the choice is made again when a picture is taken back, and when that is lifted
+    select_key = content_key("select", deciding)
     columns = {name: asset.columns.get(name, "") for name in config.publish.columns}
     meta_key = content_key("meta", {"context": context.meta_context, "id": asset.id, "columns": columns})
-    state, reason, to_choose = _state(asset.key, (work_key, select_key, meta_key), missing, context)
+    state, reason, to_choose = "banned", banned, False
+    if not banned:
+        state, reason, to_choose = _state(asset.key, (work_key, select_key, meta_key), missing, context)
     if not to_choose:
         missing = 0
     keep = state in ("new", "changed", "metadata_only")
@@ -230,11 +242,25 @@ def _plan_asset(asset: Asset, prompts: Sequence[Prompt], context: PlanContext) -
     )
 
 
+def _leave_out_banned(asset: Asset, prompts: Sequence[Prompt], context: PlanContext) -> tuple[Sequence[Prompt], str]:
+    """The prompts of an asset that may be made, and why none may (empty where some may).
+
+    A ban on a template takes its prompts away; one on the asset, or on what all of its pictures are made with, takes
+    the asset.
+    """
+    base = context.base if isinstance(context.base, Request) else context.base(asset)
+    reason = context.bans.reason(
+        asset_id=asset.id, request=base, licence=context.licences.get(base.revision, ""), upscaler=context.upscaler
+    )
+    allowed = [p for p in prompts if not context.bans.reason(template=p.template)]
+    if not reason and prompts and not allowed:
+        reason = context.bans.reason(template=prompts[0].template)
+    return allowed, reason and f"{reason}; `assetmill catalog lift` ends it"
+
+
 def _state(key: str, keys: tuple[str, str, str], missing: int, context: PlanContext) -> tuple[str, str, bool]:
     """The state of an asset, its reason, and whether its variants must be chosen (again)."""
     work_key, select_key, meta_key = keys
-    if key in context.banned:
-        return "banned", "recalled; lift the ban to make it again", False
     published = context.published.get(key)
     outcome = context.outcomes.get(key)
     if published is not None and published[:2] == (work_key, select_key):

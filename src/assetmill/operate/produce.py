@@ -112,8 +112,15 @@ class ChunkWorker:
     # --- what a stream of chunks asks for ---------------------------------------------------------------------
 
     def recall(self, earlier: Sequence[tuple[Item, CandidateRecord]]) -> list[Item]:
-        """Reads earlier candidates back and judges them again; gives those whose picture is gone or damaged."""
+        """Reads earlier candidates back and judges them again; gives those whose picture is gone or damaged.
+
+        Those that were taken back are not looked at.
+        """
         lost: list[Item] = []
+        for item, made in earlier:
+            if made.blob in self.banned_blobs:
+                item.stored, item.barred = True, "recalled"
+        earlier = [(item, made) for item, made in earlier if not item.barred]
         with self.stages.time("read"):
             jobs = [(item, made, self._writers.submit(self._read, made)) for item, made in earlier]
             for item, made, job in jobs:

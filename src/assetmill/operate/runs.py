@@ -8,8 +8,6 @@ or dead; the lock tells which.
 from __future__ import annotations
 
 import json
-import secrets
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,22 +16,17 @@ from assetmill.operate.lock import lock_holder
 from assetmill.records import InputError, Problem
 from assetmill.storage.layout import run_path, runs_prefix
 from assetmill.storage.store import MissingObject, Store
-
-_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+from assetmill.storage.ulid import new_ulid, ulid_time
 
 
 def new_run_id(now: float | None = None) -> str:
-    """A ULID: 26 characters that sort by time (https://github.com/ulid/spec)."""
-    value = (int((time.time() if now is None else now) * 1000) << 80) | secrets.randbits(80)
-    return "".join(_CROCKFORD[(value >> shift) & 31] for shift in range(125, -1, -5))
+    """A ULID: the ids of runs sort by time."""
+    return new_ulid(now)
 
 
 def run_time(run_id: str) -> float:
     """Seconds since the epoch at which a run began, from its id."""
-    value = 0
-    for character in run_id[:10]:
-        value = value * 32 + _CROCKFORD.index(character)
-    return value / 1000
+    return ulid_time(run_id)
 
 
 @dataclass(frozen=True, slots=True)

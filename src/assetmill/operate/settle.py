@@ -59,6 +59,8 @@ class Item:
     embedding: np.ndarray | None = None
     passed: bool = False
     refused: str = ""
+    barred: str = ""
+    """Why it is not to be chosen although it was made, in a word: recalled."""
     verdicts: list[Verdict] = field(default_factory=list)
     failures: list[FailureRecord] = field(default_factory=list)
     cut: CutRecord | None = None
@@ -226,7 +228,10 @@ def _choose(choice: _Choice, config: Config, banned_blobs: Collection[str]) -> N
 
     candidates = [i for i in choice.group.items if i.passed and i.key not in choice.refused]
     if banned_blobs:
-        candidates = [i for i in candidates if i.blob is not None and i.blob.result() not in banned_blobs]
+        for item in candidates:
+            if item.blob is not None and item.blob.result() in banned_blobs:
+                item.barred = "recalled"
+        candidates = [i for i in candidates if not i.barred]
     # The same request can stand in a group twice (two templates that render the same text).
     candidates = list({i.key: i for i in candidates}.values())
     if not candidates:
@@ -324,13 +329,15 @@ def _status(items: Sequence[Item], chosen: Sequence[Item], refused: Collection[s
         return "transient", failures[0].reason
     if failures and len(failures) == len(items):
         return "failed", failures[0].reason
-    reasons = Counter(_why_not(i, refused) for i in items if i.pixels is not None)
+    reasons = Counter(_why_not(i, refused) for i in items if i.pixels is not None or i.barred)
     text = ", ".join(f"{count} × {reason}" for reason, count in reasons.most_common(3))
     return "exhausted", f"none of {len(items)} candidates passed: {text}"
 
 
 def _why_not(item: Item, refused: Collection[str]) -> str:
     """Why a candidate with a picture was not chosen, in a word or two."""
+    if item.barred:
+        return item.barred
     verdict = rejection(item.verdicts)
     if verdict is not None:
         return verdict.gate

@@ -5,6 +5,7 @@
     index/<config>/…                                     segments compacted into a versioned table
     runs/<config>/<run id>/<name>                        plan, snapshot, report, events
     decisions/<config>/<asset key>/<ulid>.json           what people decided
+    bans/<config>/<ulid>.json                            what was taken back, and what of that was lifted
     catalogs/<config>/…                                  what is published, by version
     published/<channel>/<asset>/<name>-<hash8>.<ext>     files for people and other systems
     references/<config>.json                             which picture each URL of the sheet gave, and when
@@ -137,6 +138,10 @@ def catalog_prefix(config: str) -> str:
 
 def decisions_prefix(config: str) -> str:
     return f"decisions/{_config(config)}/"
+
+
+def bans_prefix(config: str) -> str:
+    return f"bans/{_config(config)}/"
 
 
 def runs_prefix(config: str) -> str:

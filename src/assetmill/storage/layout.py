@@ -4,7 +4,7 @@
     records/<config>/<chunk key>/<attempt>.jsonl         one segment per chunk: the commit mark of its blobs
     index/<config>/…                                     segments compacted into a versioned table
     runs/<config>/<run id>/<name>                        plan, snapshot, report, events
-    decisions/<config>/<asset key>/<ulid>.json           what people decided
+    decisions/<config>/<asset key>/<number>.json         what people decided
     bans/<config>/<ulid>.json                            what was taken back, and what of that was lifted
     catalogs/<config>/…                                  what is published, by version
     published/<channel>/<asset>/<name>-<hash8>.<ext>     files for people and other systems
@@ -142,6 +142,12 @@ def decisions_prefix(config: str) -> str:
 
 def bans_prefix(config: str) -> str:
     return f"bans/{_config(config)}/"
+
+
+def decision_path(config: str, asset_key: str, number: int) -> str:
+    """Key of the decision with that number about an asset."""
+    _match(_SHA256, asset_key, "an asset's key", "64 lower-case hex digits")
+    return f"{decisions_prefix(config)}{asset_key}/{number:06d}.json"
 
 
 def runs_prefix(config: str) -> str:

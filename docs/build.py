@@ -53,6 +53,7 @@ MEANINGS: Mapping[str, str] = {
     "store.endpoint_url": "Address of an S3 server that is not AWS.",
     "store.region": "Region of the bucket; from boto3's chain if left out.",
     "store.profile": "Profile of `~/.aws/config`; from boto3's chain if left out.",
+    "publish.provenance": "What files say of their maker, their rights and the system that made them.",
     "publish.channels.format": "How the file is written. JPEG has no transparency: it needs a ground.",
     "publish.channels.atlas": "Packed sheets of one rendition; none if left out.",
     "publish.channels.renditions": "The files made of every variant.",
@@ -67,8 +68,8 @@ MEANINGS: Mapping[str, str] = {
 
 SECTIONS = (
     "", "sheet", "prompts", "model", "model.adapters", "references", "judge", "judge.combine", "gates",
-    "gates.safety", "select", "cut", "upscale", "store", "publish", "run",
-    "run.budget", "schedule",
+    "gates.safety", "select", "cut", "upscale", "store", "publish",
+    "publish.provenance", "publish.credentials", "run", "run.budget", "schedule",
 )  # fmt: skip
 
 
@@ -114,7 +115,7 @@ def table_of(section: str, schema: Mapping[str, Any]) -> Iterator[str]:
         own = _resolve(value, schema)
         inner = own.get("properties") is not None
         anchor = path.replace(".", "")
-        shown = f"[section](#{anchor})" if inner else describe_type(value, schema)
+        shown = f"[section](#{anchor})" if inner and path in SECTIONS else describe_type(value, schema)
         if key in found.get("required", ()):
             default = "required"
         else:
@@ -177,9 +178,11 @@ def _plural(kind: str) -> str:
 
 
 def _resolve(value: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The schema a value has, references followed and a list of sections taken for its item."""
+    """The schema a value has: references followed, a list of sections or an optional one taken for the section."""
     if "$ref" in value:
         return _resolve(schema["$defs"][value["$ref"].rsplit("/", 1)[1]], schema)
+    if len(value.get("anyOf", ())) == 2 and "$ref" in value["anyOf"][0] and value["anyOf"][1] == {"type": "null"}:
+        return _resolve(value["anyOf"][0], schema)
     if value.get("type") == "array" and "$ref" in value.get("items", {}):
         return {**value, "properties": _resolve(value["items"], schema)["properties"]}
     return value

@@ -22,6 +22,7 @@ from assetmill.config.engines import (
 from assetmill.config.intake import PromptsConfig, ReferencesConfig, Setting, SheetConfig
 from assetmill.config.operation import BudgetConfig, RunConfig, ScheduleConfig
 from assetmill.config.production import Config
+from assetmill.config.provenance import CredentialsConfig, ProvenanceConfig
 from assetmill.config.reading import ENVIRONMENT_PREFIX, config_schema, find_base, read_config
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "AdapterConfig",
     "BudgetConfig",
     "Config",
+    "CredentialsConfig",
     "CutConfig",
     "ENVIRONMENT_PREFIX",
     "Fraction",
@@ -39,6 +41,7 @@ __all__ = [
     "JudgePartConfig",
     "ModelConfig",
     "PromptsConfig",
+    "ProvenanceConfig",
     "PublishConfig",
     "ReferencesConfig",
     "RunConfig",

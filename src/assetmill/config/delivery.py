@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from assetmill.config.base import Fraction, Section, Size
+from assetmill.config.provenance import CredentialsConfig, ProvenanceConfig
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 
@@ -93,8 +95,31 @@ class PublishConfig(Section):
     channels: Mapping[Name, ChannelConfig] = Field(
         default_factory=dict, description="Channels by name. Without any, masters go out as they are."
     )
+    provenance: ProvenanceConfig = ProvenanceConfig()
+    credentials: CredentialsConfig | None = Field(
+        None, description="Certificate and key of the channels that `sign`; none if left out."
+    )
     format: Literal["png", "webp"] = Field("png", description="Format masters are kept in; both are lossless.")
     name: str = Field("{id}_{rank}", description="File name pattern over id, rank, seed, template and `columns`.")
     removed: Literal["keep", "retire"] = Field("keep", description="What becomes of assets that left the sheet.")
     max_removed: Fraction = Field(0.2, description="A run refuses to retire a larger share of the catalog.")
     max_changed: Fraction = Field(1.0, description="A run refuses to change a larger share of the catalog.")
+
+    @model_validator(mode="after")
+    def _check_provenance(self) -> PublishConfig:
+        signed = [name for name, channel in self.channels.items() if channel.sign]
+        if signed and self.credentials is None:
+            raise ValueError(
+                f"channel {signed[0]!r} has `sign: true`, and there are no publish.credentials: name a certificate "
+                "and a key there, or leave `sign` out"
+            )
+        try:
+            parts = [(f, spec, cast) for _, f, spec, cast in string.Formatter().parse(self.provenance.title) if f]
+        except ValueError as error:
+            raise ValueError(f"provenance.title is not a pattern: {error}; write it like {{name}}") from error
+        for name, spec, cast in parts:
+            if name not in ("id", *self.columns):
+                raise ValueError(f"provenance.title uses {{{name}}}: use {{id}}, or add the column to publish.columns")
+            if spec or cast:
+                raise ValueError(f"provenance.title uses {{{name}}} with a format; write the name alone")
+        return self

@@ -97,7 +97,7 @@ def encode_webp(pixels: np.ndarray, text: Mapping[str, str] | None = None, *, me
     image = _image(pixels)
     if max(image.size) > _WEBP_EDGE:
         raise ValueError(f"{image.width}×{image.height} pixels: WebP ends at {_WEBP_EDGE} an edge; use png")
-    options = {"exif": _comment_exif(text)} if text else {}
+    options = {"exif": comment_exif(text)} if text else {}
     out = io.BytesIO()
     image.save(out, "WEBP", lossless=True, quality=0, method=method, exact=True, **options)
     return out.getvalue()
@@ -122,7 +122,7 @@ def decode(
 
     Raises PictureError on other formats, pictures larger than `max_pixels`, animations, truncated and damaged files.
     """
-    with _open(data, name, max_pixels) as image:
+    with open_picture(data, name=name, max_pixels=max_pixels) as image:
         try:
             image.load()
             upright = _upright(image)
@@ -138,14 +138,14 @@ def decode(
 
 def measure(data: bytes, *, name: str = "", max_pixels: int = MAX_PIXELS) -> tuple[str, int, int]:
     """Media type, width and height as stored, from the file's header alone. Raises PictureError like `decode`."""
-    with _open(data, name, max_pixels) as image:
+    with open_picture(data, name=name, max_pixels=max_pixels) as image:
         kind = "jpeg" if image.format == "MPO" else str(image.format).lower()  # MPO: a phone's JPEG with a second view
         return MEDIA_TYPES[kind], image.width, image.height
 
 
 def read_text(data: bytes, *, name: str = "") -> dict[str, str]:
     """The texts that `encode_png` or `encode_webp` put into a file, by keyword."""
-    with _open(data, name, MAX_PIXELS) as image:
+    with open_picture(data, name=name) as image:
         try:
             if image.format == "PNG":
                 image.load()  # text chunks may also follow the pixels
@@ -172,7 +172,8 @@ def _image(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
+def open_picture(data: bytes, *, name: str = "", max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The picture with its header read and no pixel decoded. Raises PictureError like `decode`."""
     from PIL import Image, UnidentifiedImageError
 
     if len(data) > MAX_BYTES:
@@ -261,7 +262,8 @@ def _storable(text: str) -> str:
     return "".join("\ufffd" if c == "\0" or "\ud800" <= c <= "\udfff" else c for c in text)
 
 
-def _comment_exif(text: Mapping[str, str]) -> bytes:
+def comment_exif(text: Mapping[str, str]) -> bytes:
+    """An EXIF block whose user comment holds texts: plain where it is only `parameters`, else one JSON object."""
     from PIL import Image
 
     texts = {keyword: _storable(value) for keyword, value in text.items()}

@@ -33,8 +33,8 @@ PLANTED = "canary-7f3a91"
 
 def request(**changes: Any) -> Request:
     values = {
-        "engine": "diffusers", "epoch": 1, "model": "maker/model", "revision": "0123456789abcdef", "positive": "a sword",
-        "negative": "blur", "seed": 7, "width": 64, "height": 48, "steps": 20, "guidance": 7.5,
+        "engine": "diffusers", "epoch": 1, "model": "maker/model", "revision": "0123456789abcdef",
+        "positive": "a sword", "negative": "blur", "seed": 7, "width": 64, "height": 48, "steps": 20, "guidance": 7.5,
         "scheduler": "EulerAncestralDiscreteScheduler",
     }  # fmt: skip
     return Request(**{**values, **changes})

@@ -91,11 +91,9 @@ def _write_public(about: ET.Element, facts: Facts) -> None:
 
 
 def _write_prompts(about: ET.Element, facts: Facts) -> None:
-    making = facts.making
-    _put(
-        about, "Iptc4xmpExt:AIPromptInformation", prompt_information(making.settings.positive, making.settings.negative)
-    )
-    _put(about, "Iptc4xmpExt:AIPromptWriterName", making.prompt_writer)
+    request = facts.making.settings
+    _put(about, "Iptc4xmpExt:AIPromptInformation", prompt_information(request.positive, request.negative))
+    _put(about, "Iptc4xmpExt:AIPromptWriterName", facts.making.prompt_writer)
 
 
 def prompt_information(positive: str, negative: str) -> str:
@@ -154,7 +152,7 @@ def _put_languages(parent: ET.Element, name: str, texts: Mapping[str, str]) -> N
     if not cleaned:
         return
     # XMP part 1, 8.2.2.4: the default comes first, and readers without the language wanted show it.
-    cleaned = {"x-default": cleaned.pop("", None) or next(iter(cleaned.values())), **cleaned}
+    cleaned = {"x-default": cleaned.pop("", "") or next(iter(cleaned.values())), **cleaned}
     items = ET.SubElement(ET.SubElement(parent, name), "rdf:Alt")
     for language, text in cleaned.items():
         ET.SubElement(items, "rdf:li", {"xml:lang": clean(language)}).text = text

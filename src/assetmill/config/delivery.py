@@ -67,8 +67,17 @@ class AtlasConfig(Section):
     padding: int = Field(2, ge=0, le=64, description="Pixels between sprites.")
     extrude: int = Field(1, ge=0, le=16, description="Pixels by which a sprite's edges are repeated.")
     trim: bool = Field(True, description="Leave transparent borders out, as TexturePacker does.")
-    power_of_two: bool = True
-    layout: Literal["hash", "array"] = Field("hash", description="Form of the TexturePacker JSON.")
+    power_of_two: bool = Field(True, description="Edges of sheets are powers of two.")
+    layout: Literal["hash", "array", "phaser", "godot"] = Field(
+        "hash",
+        description="Form of the sheet's data: TexturePacker JSON as hash or array (a file per sheet), one Phaser 3 "
+        "multi-atlas, or one .tpsheet as TexturePacker's Godot importer reads it.",
+    )
+    sprite: str = Field("{id}_{rank}", description="Sprites' names, over id, rank, seed, template and `columns`.")
+    pivot: tuple[Fraction, Fraction] = Field((0.5, 0.5), description="Pivot of every sprite, of its untrimmed size.")
+    max_waste: Fraction = Field(
+        0.4, description="Sprites keep their places from night to night until packing afresh would save such a share."
+    )
 
 
 class ChannelConfig(Section):

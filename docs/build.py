@@ -31,6 +31,8 @@ MEANINGS: Mapping[str, str] = {
     "select": "How variants are chosen.",
     "cut": "Dropping candidates mid-way.",
     "upscale": "How the chosen ones are enlarged.",
+    "cutout": "How objects are taken off their ground, for channels that want it.",
+    "cutout.gates": "Acceptance checks on cut-outs.",
     "store": "Where everything is kept.",
     "publish": "What leaves, and under which names.",
     "run": "Chunks, threads and budgets.",
@@ -68,7 +70,7 @@ MEANINGS: Mapping[str, str] = {
 
 SECTIONS = (
     "", "sheet", "prompts", "model", "model.adapters", "references", "judge", "judge.combine", "gates",
-    "gates.safety", "select", "cut", "upscale", "store", "publish",
+    "gates.safety", "select", "cut", "upscale", "cutout", "cutout.gates", "store", "publish",
     "publish.provenance", "publish.credentials", "run", "run.budget", "schedule",
 )  # fmt: skip
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from assetmill.config.base import Fraction, Size
 from assetmill.config.curation import CutConfig, GatesConfig, SelectConfig
+from assetmill.config.cutouts import CutoutConfig, CutoutGatesConfig
 from assetmill.config.delivery import AtlasConfig, ChannelConfig, PublishConfig, RenditionConfig, StoreConfig
 from assetmill.config.engines import (
     AdapterConfig,
@@ -34,6 +35,8 @@ __all__ = [
     "Config",
     "CredentialsConfig",
     "CutConfig",
+    "CutoutConfig",
+    "CutoutGatesConfig",
     "ENVIRONMENT_PREFIX",
     "Fraction",
     "GatesConfig",

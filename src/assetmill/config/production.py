@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from assetmill.config.base import Section
 from assetmill.config.curation import CutConfig, GatesConfig, SelectConfig
+from assetmill.config.cutouts import CutoutConfig
 from assetmill.config.delivery import PublishConfig, StoreConfig
 from assetmill.config.engines import JudgeConfig, ModelConfig, UpscaleConfig
 from assetmill.config.intake import PromptsConfig, ReferencesConfig, SheetConfig
@@ -38,6 +39,7 @@ class Config(Section):
         False, description="Share the seeds of a chunk: more for assets that are still poor, fewer for good ones."
     )
     upscale: UpscaleConfig = UpscaleConfig()
+    cutout: CutoutConfig = CutoutConfig()
     store: StoreConfig = StoreConfig()
     publish: PublishConfig = PublishConfig()
     run: RunConfig = RunConfig()

@@ -1,0 +1,335 @@
+"""Alpha cut-outs: an object taken off its ground, with soft edges that keep nothing of the ground's colour.
+
+`cut_out` needs no model: it finds the ground from the picture's border, floods it from there, and solves the pixels
+between object and ground for how much of each they hold. `apply_alpha` takes an alpha from elsewhere (a segmentation
+model, a generator that makes transparency) and cleans its edges in the same way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from assetmill.deliver.ground import Ground, estimate_ground, to_lab
+
+TOLERANCE = 2.0
+"""OKLab distance x 100 within which a colour counts as the ground's."""
+
+_SPECK = 2e-4
+"""Pieces of less than this share of the picture are dirt on the ground, or dents in the object."""
+
+_MAX_EDGE = 4
+"""The widest edge, in pixels, that is looked for between object and ground."""
+
+_FULL = 0.9
+"""An edge ends where pixels are this near to what lies further in."""
+
+_MIXED = 0.35
+"""An edge ends where fewer of the pixels at one depth are mixtures."""
+
+_ON_LINE = 0.4
+"""A colour is a mixture where it lies no further off the line of two, as a share of its distance from the ground."""
+
+_OVERSHOOT = 0.12
+"""How far sharp scalers go beyond the ground's colour beside an edge, as a share of the step."""
+
+_HARDLY = 8.0
+"""Distance of two colours, on 8-bit values, below which a mixture of them cannot be taken apart."""
+
+_BLEED = 4
+"""Pixels by which the object's colours go on under transparency, so that no scaler draws in the ground's."""
+
+_SURE = (0.04, 0.96)
+"""Alphas beyond are rounded to 0 and 1: what is left of noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cutout:
+    """A cut-out: uint8 (H, W, 4) sRGB with straight alpha, colours gone on with a little under transparency.
+
+    `coverage` is the share of the picture that is opaque, from 0 to 1. `ground` is what was keyed out (None where
+    the alpha came from elsewhere), `edge` the width of the soft edge in pixels.
+    """
+
+    rgba: np.ndarray
+    coverage: float
+    ground: Ground | None = None
+    edge: int = 0
+
+
+def cut_out(pixels: np.ndarray, *, tolerance: float = TOLERANCE, holes: bool = True) -> Cutout:
+    """Keys out the ground of uint8 (H, W, 3) sRGB pixels. Deterministic; needs no model.
+
+    `tolerance` is the OKLab distance x 100 within which a colour counts as the ground's (about 2 is just seen). With
+    `holes`, enclosed parts of the ground's colour with a sharp rim (the hole of a ring, but not a highlight that fades
+    out) become transparent too. A picture without a flat ground gives a poor cut-out, never an error: `ground.share`
+    tells. Raises ValueError for other shapes.
+    """
+    _check(pixels, 3)
+    lab = to_lab(pixels)
+    ground = estimate_ground(pixels, lab, tolerance)
+    distance = ground.distance(lab)
+    open_ground = _flood(distance, ground.reach, holes)
+    object_mask = _without_specks(~open_ground)
+    edges = _solve_edges(pixels, distance, object_mask, ground)
+    rgba = np.dstack([edges.colours, np.rint(edges.alpha * 255).astype(np.uint8)])
+    return Cutout(bleed(rgba), float(edges.alpha.mean()), ground, edges.width)
+
+
+def apply_alpha(pixels: np.ndarray, alpha: np.ndarray, *, width: int = 3) -> Cutout:
+    """A cut-out of uint8 (H, W, 3) pixels by a given alpha, uint8 (H, W): edges lose what they hold of the ground.
+
+    The ground's colour at an edge is that of the transparent pixels within `width` x 2 of it, the object's that of
+    the opaque ones. Raises ValueError for other shapes.
+    """
+    _check(pixels, 3)
+    if alpha.dtype != np.uint8 or alpha.shape != pixels.shape[:2]:
+        raise ValueError(f"alpha must be uint8 {pixels.shape[:2]}, not {alpha.dtype} {alpha.shape}")
+    share = alpha.astype(np.float32) / 255
+    share[share < _SURE[0]] = 0
+    share[share > _SURE[1]] = 1
+    rows, columns = np.nonzero((share > 0) & (share < 1))
+    colours = pixels.copy()
+    if len(rows):
+        behind, has_ground = _gather(pixels, share == 0, rows, columns, 2 * width)
+        inside, has_object = _gather(pixels, share == 1, rows, columns, 2 * width)
+        own = pixels[rows, columns].astype(np.float32)
+        part = share[rows, columns][:, None]
+        clean = np.where(has_object[:, None], inside, own)
+        clean = _take_off(own, part, behind, clean)
+        clean = np.where(has_ground[:, None], clean, own)
+        colours[rows, columns] = np.rint(np.clip(clean, 0, 255)).astype(np.uint8)
+    rgba = np.dstack([colours, np.rint(share * 255).astype(np.uint8)])
+    return Cutout(bleed(rgba), float(share.mean()))
+
+
+def bleed(rgba: np.ndarray, width: int = _BLEED) -> np.ndarray:
+    """uint8 (H, W, 4) whose transparent pixels take the colours next to them, `width` pixels far; others become black.
+
+    Scalers and mip maps mix colours under transparency into edges; plain black beyond keeps files small.
+    """
+    out = rgba.copy()
+    clear = out[..., 3] == 0
+    out[clear] = 0
+    if clear.all():
+        return out
+    away = _depths(clear, width + 1)
+    rows, columns = np.nonzero((away > 0) & (away <= width))
+    steps = away[rows, columns]
+    for step in range(1, width + 1):
+        y, x = rows[steps == step], columns[steps == step]
+        total = np.zeros((len(y), 3), np.int32)
+        count = np.zeros((len(y), 1), np.int32)
+        for down, right in _around(1):
+            there = _inside(y + down, x + right, clear.shape)
+            known = (away[there] < step)[:, None]
+            total += np.where(known, out[there][:, :3], 0)
+            count += known
+        out[y, x, :3] = (total + count // 2) // count
+    return out
+
+
+# --- where the ground is --------------------------------------------------------------------------------------
+
+
+def _flood(distance: np.ndarray, reach: float, holes: bool) -> np.ndarray:
+    """Where the ground lies open, bool (H, W): what has its colour and hangs together with the border."""
+    from scipy import ndimage
+
+    near = distance <= reach
+    labels, count = ndimage.label(near)
+    open_label = np.zeros(count + 1, bool)
+    for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+        open_label[side] = True
+    open_label[0] = False
+    if holes:
+        open_label |= _holes(distance, labels, count, reach, open_label)
+    return open_label[labels]
+
+
+def _holes(distance: np.ndarray, labels: np.ndarray, count: int, reach: float, known: np.ndarray) -> np.ndarray:
+    """Which enclosed parts are holes, bool (count + 1,): large enough, of the ground's own colour, with a sharp rim."""
+    from scipy import ndimage
+
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    found = np.zeros(count + 1, bool)
+    boxes = ndimage.find_objects(labels)
+    for label in np.flatnonzero((sizes >= max(4, _SPECK * labels.size)) & ~known):
+        if label == 0:
+            continue
+        tall, wide = boxes[label - 1]
+        margin = 3
+        window = (
+            slice(max(tall.start - margin, 0), tall.stop + margin),
+            slice(max(wide.start - margin, 0), wide.stop + margin),
+        )
+        inside = labels[window] == label
+        rim = ndimage.binary_dilation(inside, np.ones((3, 3), bool), iterations=margin) & ~inside
+        away = distance[window]
+        # A highlight fades into the object, and is only in its middle as pale as the ground.
+        sharp = float(np.quantile(away[rim], 0.25)) >= 2 * reach if rim.any() else False
+        found[label] = sharp and float(np.median(away[inside])) <= 0.5 * reach
+    return found
+
+
+def _without_specks(mask: np.ndarray) -> np.ndarray:
+    from scipy import ndimage
+
+    labels, count = ndimage.label(mask, np.ones((3, 3), bool))
+    if count <= 1:
+        return mask
+    sizes = np.bincount(labels.ravel())
+    keep = sizes >= max(4, _SPECK * mask.size)
+    keep[0] = False
+    return keep[labels]
+
+
+# --- edges ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Edges:
+    """Alpha, float32 (H, W), colours, uint8 (H, W, 3), of the object alone, and the width of its edge in pixels."""
+
+    alpha: np.ndarray
+    colours: np.ndarray
+    width: int
+
+
+def _depths(mask: np.ndarray, most: int) -> np.ndarray:
+    """How many pixels deep each pixel of a mask lies in it, uint8 (H, W): 0 outside, at most `most`.
+
+    Beyond the picture's edge the mask goes on: where the picture cuts an object off, the object has no edge.
+    """
+    depth = np.zeros(mask.shape, np.uint8)
+    outside = ~mask
+    for _ in range(most):
+        depth += ~outside
+        outside = _grow(outside)
+    return depth
+
+
+def _edge_width(pixels: np.ndarray, depth: np.ndarray, ground: Ground) -> int:
+    """Pixels over which object and ground mix, 0 (pixel art) to `_MAX_EDGE`: while many lie between the ground and
+    what is one pixel deeper."""
+    for width in range(_MAX_EDGE):
+        rows, columns = np.nonzero(depth == width + 1)
+        deeper, known = _gather(pixels, depth == width + 2, rows, columns, 1)
+        if not known.any():
+            return width
+        rows, columns, deeper = rows[known], columns[known], deeper[known]
+        own = pixels[rows, columns].astype(np.float32)
+        part, rest = _unmix(own, ground.at(rows, columns, depth.shape), deeper)
+        if float(((part > _SURE[0]) & (part < _FULL) & (rest <= _ON_LINE)).mean()) < _MIXED:
+            return width
+    return _MAX_EDGE
+
+
+def _solve_edges(pixels: np.ndarray, distance: np.ndarray, mask: np.ndarray, ground: Ground) -> _Edges:
+    """The object alone: how much of each pixel it is, and its own colour there."""
+    alpha = mask.astype(np.float32)
+    colours = pixels.copy()
+    depth = _depths(mask, _MAX_EDGE + 2)
+    edge = _edge_width(pixels, depth, ground)
+    if edge == 0:
+        return _Edges(alpha, colours, edge)
+    rows, columns = np.nonzero((_grow(mask) & ~mask) | ((depth > 0) & (depth <= edge)))
+    inside, found = _gather(pixels, depth > edge, rows, columns, edge + 2)
+    behind = ground.at(rows, columns, mask.shape)
+    own = pixels[rows, columns].astype(np.float32)
+    part, rest = _unmix(own, behind, inside)
+    # No mixture with what lies further in: too thin to have an inside, or with an outline of a colour of its own.
+    other = ~found | (rest > _ON_LINE)
+    if other.any():
+        inside[other] = _farthest(pixels, distance, rows[other], columns[other], 1)
+        part[other], rest[other] = _unmix(own[other], behind[other], inside[other])
+    part[(part < _SURE[0])] = 0
+    part[(part > _SURE[1])] = 1
+    # Where no mixture explains a pixel, the flood's word stands.
+    part = np.where(rest > _ON_LINE, alpha[rows, columns], part)
+    alpha[rows, columns] = part
+    clean = _take_off(own, part[:, None], behind, inside)
+    colours[rows, columns] = np.rint(np.clip(clean, 0, 255)).astype(np.uint8)
+    return _Edges(alpha, colours, edge)
+
+
+def _unmix(own: np.ndarray, behind: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which share of each colour is `inside`, the rest being `behind`, and how far off the mixture it is.
+
+    All float32 (N, 3), on 8-bit values; gives two float32 (N,): the share, not clipped, and the distance from the line
+    through both colours as a share of the distance from `behind`. The latter is infinite where the two hardly differ,
+    and where the colour lies on the other side of `behind` by more than scalers overshoot.
+    """
+    span, away = inside - behind, own - behind
+    length = np.einsum("nc,nc->n", span, span)
+    part = np.einsum("nc,nc->n", away, span) / np.maximum(length, 1)
+    beside = away - part[:, None] * span
+    rest = np.sqrt(np.einsum("nc,nc->n", beside, beside))
+    # An allowance for rounding and noise: near the ground's colour every direction is as good as any other.
+    rest = np.maximum(rest - _HARDLY, 0) / np.maximum(np.sqrt(np.einsum("nc,nc->n", away, away)), _HARDLY)
+    impossible = (length < _HARDLY**2) | (part < -_OVERSHOOT)
+    return part, np.where(impossible, np.float32(np.inf), rest)
+
+
+def _take_off(own: np.ndarray, part: np.ndarray, behind: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """The object's own colour in mixed pixels, F = (C - (1 - a) B) / a, all float32 (N, 3), `part` (N, 1).
+
+    Dividing by a small alpha blows noise up: below a half, the rest that the mixture leaves is only doubled and added
+    to the colour further in.
+    """
+    rest = own - part * inside - (1 - part) * behind
+    return inside + rest / np.maximum(part, 0.5)
+
+
+def _gather(
+    pixels: np.ndarray, mask: np.ndarray, rows: np.ndarray, columns: np.ndarray, reach: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A mask's mean colour round each pixel, near pixels counting most, float32 (N, 3), and where there is any."""
+    total = np.zeros((len(rows), 3), np.float32)
+    weights = np.zeros(len(rows), np.float32)
+    for down, right in _around(reach):
+        y, x = _inside(rows + down, columns + right, mask.shape)
+        weight = mask[y, x] * np.float32(np.exp(-(down * down + right * right) / 2.0))
+        total += pixels[y, x] * weight[:, None]
+        weights += weight
+    return total / np.maximum(weights, 1e-12)[:, None], weights > 0
+
+
+def _farthest(
+    pixels: np.ndarray, distance: np.ndarray, rows: np.ndarray, columns: np.ndarray, reach: int
+) -> np.ndarray:
+    """The colour farthest from the ground round each pixel, float32 (N, 3): the core of what is too thin for a core."""
+    best = distance[rows, columns]
+    found = pixels[rows, columns].astype(np.float32)
+    for down, right in _around(reach):
+        y, x = _inside(rows + down, columns + right, distance.shape)
+        better = distance[y, x] > best
+        best = np.where(better, distance[y, x], best)
+        found = np.where(better[:, None], pixels[y, x], found)
+    return found
+
+
+def _grow(mask: np.ndarray) -> np.ndarray:
+    """A mask and its eight neighbours, bool (H, W). Shifted views are ten times faster than a filter here."""
+    wide = mask.copy()
+    wide[:, 1:] |= mask[:, :-1]
+    wide[:, :-1] |= mask[:, 1:]
+    tall = wide.copy()
+    tall[1:] |= wide[:-1]
+    tall[:-1] |= wide[1:]
+    return tall
+
+
+def _inside(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    return np.clip(rows, 0, shape[0] - 1), np.clip(columns, 0, shape[1] - 1)
+
+
+def _around(reach: int) -> list[tuple[int, int]]:
+    span = range(-reach, reach + 1)
+    return [(down, right) for down in span for right in span if (down, right) != (0, 0)]
+
+
+def _check(pixels: np.ndarray, channels: int) -> None:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != channels or 0 in pixels.shape:
+        raise ValueError(f"pixels must be uint8 (H, W, {channels}), not {pixels.dtype} {pixels.shape}")

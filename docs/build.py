@@ -71,7 +71,8 @@ MEANINGS: Mapping[str, str] = {
 SECTIONS = (
     "", "sheet", "prompts", "model", "model.adapters", "references", "judge", "judge.combine", "gates",
     "gates.safety", "select", "cut", "upscale", "cutout", "cutout.gates", "store", "publish",
-    "publish.provenance", "publish.credentials", "run", "run.budget", "schedule",
+    "publish.provenance", "publish.credentials", "publish.feeds", "publish.channels.atlas",
+    "run", "run.budget", "schedule",
 )  # fmt: skip
 
 
@@ -108,7 +109,7 @@ def table_of(section: str, schema: Mapping[str, Any]) -> Iterator[str]:
     """A section's keys as lines of a Markdown table."""
     found = _resolve(schema, schema)
     for part in filter(None, section.split(".")):
-        found = _resolve(found["properties"][part], schema)
+        found = _one_of(_resolve(found["properties"][part], schema), schema)
     yield "| key | value | default | meaning |"
     yield "|---|---|---|---|"
     for key, value in found["properties"].items():
@@ -188,6 +189,12 @@ def _resolve(value: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str
     if value.get("type") == "array" and "$ref" in value.get("items", {}):
         return {**value, "properties": _resolve(value["items"], schema)["properties"]}
     return value
+
+
+def _one_of(value: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of a mapping of names to sections the section; anything else as it is."""
+    inside = value.get("additionalProperties") or next(iter(value.get("patternProperties", {}).values()), None)
+    return _resolve(inside, schema) if isinstance(inside, Mapping) and "properties" not in value else value
 
 
 def _cell(text: str) -> str:

@@ -20,6 +20,7 @@ from assetmill.config.engines import (
     StageConfig,
     UpscaleConfig,
 )
+from assetmill.config.feeds import FeedConfig
 from assetmill.config.intake import PromptsConfig, ReferencesConfig, Setting, SheetConfig
 from assetmill.config.operation import BudgetConfig, RunConfig, ScheduleConfig
 from assetmill.config.production import Config
@@ -38,6 +39,7 @@ __all__ = [
     "CutoutConfig",
     "CutoutGatesConfig",
     "ENVIRONMENT_PREFIX",
+    "FeedConfig",
     "Fraction",
     "GatesConfig",
     "JudgeConfig",

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from assetmill.config.base import Fraction, Section, Size
+from assetmill.config.feeds import FEED_FIELDS, PATTERN_FIELDS, SHOPS, FeedConfig, FeedName, Locale, pattern_problem
 from assetmill.config.provenance import CredentialsConfig, ProvenanceConfig
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
@@ -113,6 +114,23 @@ class PublishConfig(Section):
     removed: Literal["keep", "retire"] = Field("keep", description="What becomes of assets that left the sheet.")
     max_removed: Fraction = Field(0.2, description="A run refuses to retire a larger share of the catalog.")
     max_changed: Fraction = Field(1.0, description="A run refuses to change a larger share of the catalog.")
+    base_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s?#]+$",
+        description="Public address of the store's root, for the URLs of feeds: https://cdn.example.com/assets.",
+    )
+    cache_control: str = Field(
+        "public, max-age=31536000, immutable",
+        description="Cache-Control header of published files in a bucket; their names change with their bytes.",
+    )
+    alt: Mapping[Locale, str] = Field(
+        default_factory=dict,
+        description="Alternative text by locale, as patterns over id, rank, seed, template and `columns`; the empty "
+        "locale is the sheet's own language.",
+    )
+    feeds: Mapping[FeedName, FeedConfig] = Field(
+        default_factory=dict, description="Files for other systems by name, written when the catalog changes."
+    )
 
     @model_validator(mode="after")
     def _check_provenance(self) -> PublishConfig:
@@ -131,4 +149,32 @@ class PublishConfig(Section):
                 raise ValueError(f"provenance.title uses {{{name}}}: use {{id}}, or add the column to publish.columns")
             if spec or cast:
                 raise ValueError(f"provenance.title uses {{{name}}} with a format; write the name alone")
+        return self
+
+    @model_validator(mode="after")
+    def _check_patterns(self) -> PublishConfig:
+        plain = {*PATTERN_FIELDS, *self.columns}
+        patterns = [(f"alt.{locale or repr('')}", pattern, plain) for locale, pattern in self.alt.items()]
+        for name, channel in self.channels.items():
+            if channel.atlas is not None:
+                patterns.append((f"channels.{name}.atlas.sprite", channel.atlas.sprite, plain))
+        for name, feed in self.feeds.items():
+            known = {*plain, *FEED_FIELDS}
+            patterns += [(f"feeds.{name}.fields.{f}", pattern, known) for f, pattern in feed.fields.items()]
+            patterns += [(f"feeds.{name}.group", feed.group, plain)] if feed.group is not None else []
+        for key, pattern, allowed in patterns:
+            if problem := pattern_problem(pattern, allowed):
+                raise ValueError(f"{key} {problem}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_feeds(self) -> PublishConfig:
+        for name, feed in self.feeds.items():
+            if feed.format in SHOPS and self.base_url is None:
+                raise ValueError(f"feeds.{name} names pictures by their URLs: set publish.base_url")
+            if feed.locale and feed.locale not in self.alt:
+                raise ValueError(f"feeds.{name}.locale is {feed.locale!r}, which publish.alt has no text for")
+            if feed.channel is not None and feed.channel not in (self.channels or {self.channel: None}):
+                known = ", ".join(self.channels or (self.channel,))
+                raise ValueError(f"feeds.{name}.channel is {feed.channel!r}; channels are {known}")
         return self

@@ -107,6 +107,19 @@ class CatalogEntry:
     def asset_key(self) -> str:
         return asset_key(self.asset_id)
 
+    @property
+    def files(self) -> tuple[Rendition, ...]:
+        """The published files, also of entries of before there were renditions."""
+        if self.renditions or not self.object_key:
+            return self.renditions
+        channel = self.object_key.split("/")[1] if self.object_key.startswith("published/") else ""
+        return (
+            Rendition(
+                channel=channel, name="image", object_key=self.object_key, sha256=self.master, size=-1,
+                media_type=self.media_type, width=self.width, height=self.height,
+            ),
+        )  # fmt: skip
+
     def as_json(self) -> dict[str, Any]:
         """The entry as plain JSON values, for an export."""
         return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}

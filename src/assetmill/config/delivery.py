@@ -174,7 +174,7 @@ class PublishConfig(Section):
                 raise ValueError(f"feeds.{name} names pictures by their URLs: set publish.base_url")
             if feed.locale and feed.locale not in self.alt:
                 raise ValueError(f"feeds.{name}.locale is {feed.locale!r}, which publish.alt has no text for")
-            if feed.channel is not None and feed.channel not in (self.channels or {self.channel: None}):
-                known = ", ".join(self.channels or (self.channel,))
-                raise ValueError(f"feeds.{name}.channel is {feed.channel!r}; channels are {known}")
+            known = tuple(self.channels) or (self.channel,)
+            if feed.channel is not None and feed.channel not in known:
+                raise ValueError(f"feeds.{name}.channel is {feed.channel!r}; channels are {', '.join(known)}")
         return self

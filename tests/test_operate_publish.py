@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from assetmill.config import Config
-from assetmill.operate.publish import check_name_pattern
+from assetmill.operate.naming import check_name_pattern
 from assetmill.records import InputError
 from productions import NAME, Production, rows
 

@@ -11,192 +11,46 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assetmill.config import Config, read_config
-from assetmill.engines.facts import describe_terms
-from assetmill.engines.protocols import Engines, JudgeSpec, ModelSpec, SafetySpec, UpscalerSpec
-from assetmill.engines.registry import resolve_judge, resolve_safety, resolve_upscaler
-from assetmill.intake.frames import FRAME_FILE, frame_to_csv
-from assetmill.intake.plan import Plan, PlanContext, check_pins, chunk_key, make_plan
-from assetmill.intake.prompts import PromptBook, flag_long_prompts, load_templates, same_beyond_limit
-from assetmill.intake.sheet import Sheet, read_assets, read_sheet_file
+from assetmill.engines.protocols import Engines
+from assetmill.intake.plan import Plan, check_pins, chunk_key, make_plan
+from assetmill.intake.prompts import same_beyond_limit
 from assetmill.operate.attempts import Attempts
+from assetmill.operate.dispatch import Dispatcher
+from assetmill.operate.drafts import Drafts
+from assetmill.operate.job import Job, open_job
 from assetmill.operate.loading import load_for
 from assetmill.operate.lock import describe_process, hold_lock
+from assetmill.operate.press import Press
 from assetmill.operate.produce import BreakerTripped, Chunk, ChunkResult, ChunkWorker, Progress, Silence
-from assetmill.operate.publish import Publication, Terms, check_name_pattern, publish
-from assetmill.operate.recipes import Recipes, open_recipes, read_pictures
+from assetmill.operate.publish import Publication, files_by_recipe, publish
+from assetmill.operate.recipes import read_pictures
 from assetmill.operate.report import RunTotals, best_known_rates, build_report, draw_run_sheet
 from assetmill.operate.runs import new_run_id, write_json
 from assetmill.operate.stages import Stages
-from assetmill.records import Asset, InputError, Problem, Prompt, Request, asset_key, content_key
-from assetmill.storage.bans import Bans, open_bans
-from assetmill.storage.catalog import Catalog, open_catalog
-from assetmill.storage.index import Index, open_index
+from assetmill.records import InputError, Prompt, asset_key, content_key
+from assetmill.storage.catalog import Catalog
+from assetmill.storage.index import open_index
 from assetmill.storage.layout import decisions_prefix
-from assetmill.storage.store import Store, StoreUnavailable, open_store, put_blob
+from assetmill.storage.store import StoreUnavailable, put_blob
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
+
+__all__ = [
+    "Job", "Run", "admit_chunk", "announce", "begin_run", "check_job", "feed_chunks", "finish_run", "load_engines",
+    "make_chunks_of", "make_one_chunk", "note_result", "open_job", "plan_job", "publish_job", "rates_of", "run_job",
+    "start_run",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Job:
-    """A config with everything it names opened, read and checked, but no model loaded."""
-
-    path: Path
-    config: Config
-    store: Store
-    sheet: Sheet
-    sheet_data: bytes
-    book: PromptBook
-    recipes: Recipes
-    judge: JudgeSpec
-    upscaler: UpscalerSpec
-    index: Index
-    catalog: Catalog
-    only: frozenset[str] = frozenset()
-    limit: int | None = None
-    force: bool = False
-    safety: SafetySpec | None = None
-    bans: Bans = field(default_factory=Bans)
-
-    @property
-    def model(self) -> ModelSpec:
-        """The model of rows that name none."""
-        return self.recipes.specs[""]
-
-    @property
-    def base(self) -> Request:
-        """The request that pictures of rows start from which say nothing of the engine."""
-        return self.recipes.base
-
-    @property
-    def subset(self) -> bool:
-        return bool(self.only) or self.limit is not None
-
-    @property
-    def terms(self) -> Terms:
-        return Terms(self.model.licence, self.model.commercial, self.judge.key, self.recipes.licences())
-
-    @property
-    def licences(self) -> dict[str, str]:
-        """What may be done with the weights of each role, as a person reads it."""
-        specs: dict[str, ModelSpec | JudgeSpec | UpscalerSpec | SafetySpec] = {
-            **{f"model {name}".rstrip(): spec for name, spec in self.recipes.specs.items()},
-            "judge": self.judge,
-            "upscaler": self.upscaler,
-        }
-        if self.safety is not None:
-            specs["safety"] = self.safety
-        return {role: describe_terms(spec.licence, spec.commercial) for role, spec in specs.items()}
-
-    @property
-    def select_context(self) -> str:
-        """All that decides the choice among the same candidates."""
-        config = self.config
-        payload: dict[str, Any] = {
-            "judge": self.judge.key,
-            "upscaler": self.upscaler.key,
-            "select": config.select.model_dump(mode="json"),
-            "gates": config.gates.model_dump(mode="json", exclude={"max_rejected", "safety"}),
-            "publish": config.publish.model_dump(mode="json", include={"policy", "min_score", "format"}),
-        }
-        # Left out while off: a catalog made before there were such settings stays as chosen.
-        if config.cut.at:
-            payload["cut"] = config.cut.model_dump(mode="json")
-        if config.adaptive:
-            payload["adaptive"] = True
-        if self.safety is not None:
-            payload["safety"] = self.safety.key
-        return content_key("select-context", payload)
-
-    @property
-    def meta_context(self) -> str:
-        """All that is published beside an asset's columns."""
-        publish_config = self.config.publish.model_dump(mode="json", include={"channel", "name", "columns"})
-        payload = {"publish": publish_config, "licence": self.model.licence, "commercial": self.model.commercial}
-        if self.config.models:
-            payload["models"] = self.recipes.licences()
-        return content_key("meta-context", payload)
-
-    def render(self, asset: Asset) -> list[Prompt]:
-        """An asset's prompts, those that the text encoder would cut flagged."""
-        prompts = self.book.render(asset, seed=self.config.seed)
-        self.recipes.check(asset, prompts)
-        counter, limit = self.recipes.token_limit(self.recipes.name_of(asset))
-        if counter is not None and limit is not None:
-            prompts = flag_long_prompts(prompts, counter, limit)
-        return prompts
-
-    def refresh(self) -> None:
-        """Reads index and catalog again: another run may have ended since the job was opened."""
-        self.index = open_index(self.store, self.config.name)
-        self.catalog = open_catalog(self.store, self.config.name)
-        self.bans = open_bans(self.store, self.config.name)
-
-    def context(self) -> PlanContext:
-        return PlanContext(
-            self.config, self.recipes.base_of, self.select_context, self.meta_context, self.index.statuses(),
-            self.index.outcomes(), self.catalog.fingerprints(), bans=self.bans, upscaler=self.upscaler.key,
-            licences={r: licence for r, (licence, _) in self.recipes.licences().items()}, force=self.force,
-        )  # fmt: skip
-
-
-def open_job(
-    path: Path | str,
-    *,
-    only: Collection[str] = (),
-    limit: int | None = None,
-    force: bool = False,
-    config: Config | None = None,
-    frame: pd.DataFrame | None = None,
-) -> Job:
-    """Opens a config. Everything wrong with config, sheet, templates or model folders is found here.
-
-    A pandas DataFrame as `frame` stands in for the config's sheet file. Raises InputError, StoreUnavailable,
-    StoreRefused, EngineError.
-    """
-    path = Path(path)
-    config = config or read_config(path)
-    if frame is not None:
-        config = config.model_copy(update={"sheet": config.sheet.model_copy(update={"path": Path(FRAME_FILE)})})
-        sheet_path, sheet_data = Path(FRAME_FILE), frame_to_csv(frame)
-    else:
-        # Read once: a run works on this snapshot, whatever happens to the file.
-        sheet_path = config.resolve(config.sheet.path)
-        sheet_data = read_sheet_file(config.sheet, sheet_path)
-    sheet = read_assets(config.sheet, sheet_path, sheet_data)
-    book = load_templates(config.prompts, config.resolve)
-    book.check(sheet.headers)
-    check_name_pattern(config, sheet.headers)
-    store = open_store(config.store, config.store_url)
-    wanted = [a for a in sheet.assets if not only or a.id in only][:limit]
-    recipes = open_recipes(config, store, wanted)
-    uncut = [spec for spec in recipes.specs.values() if config.cut.at and not spec.cuts]
-    if uncut:
-        message = "candidates of {0.id} ({0.family}) cannot be cut mid-way"
-        raise InputError([Problem(message.format(s), "remove cut.at", str(path), column="cut.at") for s in uncut])
-    unknown = sorted(set(only) - {a.id for a in sheet.assets})
-    if unknown:
-        raise InputError(
-            [Problem(f"--only {i}: no such asset", "use an id of the sheet", str(sheet_path)) for i in unknown]
-        )
-    return Job(
-        path, config, store, sheet, sheet_data, book, recipes, resolve_judge(config.judge, config.resolve),
-        resolve_upscaler(config.upscale, config.resolve), open_index(store, config.name),
-        open_catalog(store, config.name), frozenset(only), limit, force,
-        resolve_safety(config.gates.safety, config.resolve), open_bans(store, config.name),
-    )  # fmt: skip
 
 
 def plan_job(job: Job) -> Plan:
@@ -252,8 +106,21 @@ class Run:
     lock_lost: threading.Event | None = None
     begun: set[str] = field(default_factory=set)
     _alone: threading.Lock = field(default_factory=threading.Lock)
+    _dispatcher: Dispatcher | None = None
 
-    def worker(self, engines: Engines, progress: Progress | None = None) -> ChunkWorker:
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """Makes the files of what is chosen."""
+        if self._dispatcher is None:
+            job = self.job
+            press = Press(job.store, job.config, self.stages)
+            drafts = Drafts(job.config, job.terms, job.meta_context, self.id)
+            threads = max(job.config.run.writers, 4)
+            self._dispatcher = Dispatcher(press, drafts, partial(files_by_recipe, job.catalog), threads=threads)
+        return self._dispatcher
+
+    def worker(self, engines: Engines, progress: Progress | None = None, *, dispatch: bool = True) -> ChunkWorker:
+        """A worker for the run's chunks; with `dispatch`, files of what is chosen are made while it works."""
         base = self.job.base
         self.totals.versions = dict(engines.generator.versions())
         self.totals.lanes = 1 + len(engines.lanes)
@@ -264,6 +131,7 @@ class Run:
             self.job.store, self.job.config, self.job.recipes.base_of, engines, self.job.index, run_id=self.id,
             batch=batch, stages=self.stages, progress=progress, stop=self.stop, force=self.job.force,
             references=read_pictures(self.job.store, self.job.config), banned_blobs=self.job.bans.blobs,
+            on_chosen=self.dispatcher.offer if dispatch and not self.job.catalog.held() else None,
         )  # fmt: skip
 
 
@@ -324,6 +192,8 @@ def begin_run(
         try:
             yield run
         finally:
+            if run._dispatcher is not None:
+                run._dispatcher.close()
             # Dropped, not died of: what was begun is no suspect. A store that is gone cannot be told.
             with suppress(StoreUnavailable):
                 for key in sorted(run.begun):
@@ -383,8 +253,9 @@ def finish_run(run: Run, publish_now: bool = True) -> dict[str, Any]:
         )
         if publish_now:
             published = publish(
-                run.plan.to_publish, run.plan.removed, store=job.store, config=job.config, index=job.index,
-                catalog=job.catalog, terms=job.terms, meta_context=job.meta_context, run_id=run.id, stages=run.stages,
+                run.plan.to_publish, run.plan.removed, store=job.store, config_name=job.config.name,
+                retire=job.config.publish.removed == "retire", index=job.index, catalog=job.catalog,
+                dispatcher=run.dispatcher, run_id=run.id, stages=run.stages,
             )  # fmt: skip
     report = build_report(
         run.id, job.config, job.base, run.plan, run.totals, published, run.stages, run.reason,
@@ -417,7 +288,7 @@ def run_job(
         if run.chunks:
             with run.stages.time("load"):
                 engines = engines or load_engines(job, run.plan)
-            worker = run.worker(engines, progress)
+            worker = run.worker(engines, progress, dispatch=publish_now)
             announce(run, progress)
             try:
                 make_chunks_of(run, worker)

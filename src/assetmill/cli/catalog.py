@@ -39,7 +39,7 @@ def catalog_show(
     version: Version = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what is published."""
+    """Show what is published, a line for each file."""
     catalog = open_catalog_of(config)
     entries = catalog.show(asset, version) if asset else list(catalog.iter_entries(version))
     if as_json:
@@ -48,9 +48,10 @@ def catalog_show(
         from assetmill.operate.console import make_table
 
         rows = [
-            (e.asset_id, e.rank, "" if e.score is None else f"{e.score:.3f}", f"{e.width}x{e.height}", e.object_key,
+            (e.asset_id, e.rank, "" if e.score is None else f"{e.score:.3f}", f"{f.width}x{f.height}", f.object_key,
              e.request_key[:12])
             for e in entries
+            for f in e.files
         ]  # fmt: skip
         stderr_console().print(make_table("published", ("asset", "rank", "score", "size", "file", "key"), rows))
 

@@ -132,6 +132,7 @@ def export(
     config: ConfigPath,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for plain files with stable names.")],
     version: Version = None,
+    channel: Annotated[str, typer.Option(metavar="NAME", help="Files of this channel; of the first if left out.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Write the catalog's pictures under plain names, with catalog.jsonl and catalog.csv, for people and engines."""
@@ -141,7 +142,7 @@ def export(
     from assetmill.storage.catalog import open_catalog
 
     name, store = open_store_of(config)
-    found = export_catalog(open_catalog(store, name).iter_entries(version), store.get, folder)
+    found = export_catalog(open_catalog(store, name).iter_entries(version), store.get, folder, channel=channel)
     facts: dict[str, Any] = {**asdict(found), "folder": str(found.folder)}
     if not as_json:  # names are for machines; people want to know how many
         facts = {k: len(v) if isinstance(v, tuple) else v for k, v in facts.items()} | {"problems": found.problems}

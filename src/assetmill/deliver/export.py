@@ -17,12 +17,13 @@ import stat
 import string
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from assetmill.deliver.picture import EXTENSIONS
 from assetmill.records import InputError, Problem
+from assetmill.storage.entries import CatalogEntry
 from assetmill.storage.layout import safe_name
 from assetmill.storage.store import CorruptObject, MissingObject
 
@@ -34,8 +35,8 @@ NAME_FIELDS = ("id", "rank", "seed", "template")
 """What a name pattern may hold, beside the catalog's published columns."""
 
 _PLAIN_FIELDS = (
-    "asset_id", "rank", "score", "width", "height", "media_type", "template", "seed", "model", "revision", "licence",
-    "commercial",
+    "asset_id", "rank", "channel", "rendition", "score", "width", "height", "media_type", "template", "seed", "model",
+    "revision", "licence", "commercial",
 )  # fmt: skip
 _TEXT_FIELDS = ("positive", "negative", "rank_text", "request")
 _LISTS = ("catalog.jsonl", "catalog.csv")
@@ -71,27 +72,28 @@ class _Known:
 
 
 def export_catalog(
-    entries: Iterable[Any],
+    entries: Iterable[CatalogEntry],
     read_object: Callable[[str], bytes],
     folder: Path | str,
     *,
     name: str = "{id}_{rank}",
     texts: bool = False,
+    channel: str = "",
 ) -> ExportReport:
-    """Writes the pictures of catalog entries (CatalogEntry or mappings with its fields) into a folder.
+    """Writes the files that catalog entries have in a channel, or in their first one, into a folder.
 
-    `read_object` gives the bytes of an `object_key`; they must hash to the entry's `master`. `name` is a pattern
-    over NAME_FIELDS and published columns, with `/` for folders. Prompts and requests stay inside unless `texts`.
+    `read_object` gives the bytes of an `object_key`; they must have the hash that the catalog says. `name` is a pattern
+    over NAME_FIELDS and published columns, with `/` for folders; renditions other than `image` add theirs to it.
+    Prompts and requests stay inside unless `texts`.
 
-    Raises InputError for a wrong pattern, a damaged manifest, and where a file that no export wrote is in the way:
-    then nothing has been written.
+    Raises InputError for a wrong pattern, an unknown channel, a damaged manifest, and where a file that no export
+    wrote is in the way: then nothing has been written.
     """
     folder = Path(folder)
-    rows = [_as_mapping(entry) for entry in entries]
-    rows.sort(key=lambda row: (row["asset_id"], row["rank"], row["variant_key"]))
+    rows = rows_of(entries, channel)
     names = make_names(rows, name)
     former = _read_manifest(folder)
-    wanted = {**dict.fromkeys(_LISTS, ""), **{file: row["master"] for file, row in zip(names, rows, strict=True)}}
+    wanted = {**dict.fromkeys(_LISTS, ""), **{file: row["sha256"] for file, row in zip(names, rows, strict=True)}}
     _refuse_strangers(folder, wanted, former)
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +103,7 @@ def export_catalog(
     files: dict[str, _Known] = {}
     written, unchanged, problems, lines = [], [], [], []
     for file, row in zip(names, rows, strict=True):
-        known = _find_unchanged(folder, file, row["master"], former.get(file))
+        known = _find_unchanged(folder, file, row["sha256"], former.get(file))
         if known is None:
             try:
                 data = _read_checked(read_object, row)
@@ -126,26 +128,54 @@ def export_catalog(
     return ExportReport(folder, tuple(written), tuple(unchanged), tuple(removed), tuple(kept), tuple(problems))
 
 
+def rows_of(entries: Iterable[CatalogEntry], channel: str = "") -> list[dict[str, Any]]:
+    """A row for each file of a channel: the entry's fields, with those of the file laid over, and its `rendition`.
+
+    Raises InputError when no entry has a file in that channel.
+    """
+    rows: list[dict[str, Any]] = []
+    known: dict[str, None] = {}
+    for entry in entries:
+        plain = {f.name: getattr(entry, f.name) for f in fields(CatalogEntry)}
+        known.update((file.channel, None) for file in entry.files)
+        wanted = channel or next((file.channel for file in entry.files), "")
+        for file in entry.files:
+            if file.channel == wanted:
+                own = {f.name: getattr(file, f.name) for f in fields(file) if f.name != "name"}
+                rows.append({**plain, **own, "rendition": file.name})
+    if channel and known and channel not in known:
+        raise InputError(
+            Problem(f"nothing is published in a channel {channel!r}", f"channels are {', '.join(sorted(known))}")
+        )
+    rows.sort(key=lambda row: (row["asset_id"], row["rank"], row["variant_key"]))
+    return rows
+
+
 # --- names --------------------------------------------------------------------------------------------------
 
 
 def make_names(rows: Sequence[Mapping[str, Any]], pattern: str = "{id}_{rank}") -> list[str]:
-    """A relative file name for each catalog entry, by the pattern, whatever ids hold.
+    """A relative file name for each row of `rows_of`, by the pattern, whatever ids hold.
 
-    A name depends on its own entry alone, save where two entries would share one: then both carry a short hash of
-    what they are. Names that differ in case only count as shared. Raises InputError for a wrong pattern.
+    A name depends on its own row alone, save where two rows would share one: then both carry a short hash of what
+    they are. Names that differ in case only count as shared. Raises InputError for a wrong pattern.
     """
     if not rows:  # nor are there columns to check the pattern against
         return []
     columns = {column for row in rows for column in row.get("columns") or {}}
     parts = [_parse_part(part, pattern, columns) for part in pattern.split("/")]
-    stems = ["/".join(_fill_part(part, row) for part in parts) for row in rows]
+    stems = ["/".join(_fill_part(part, row) for part in parts) + _suffix(row) for row in rows]
     stems = [f"_{stem}" if stem.split("/")[0].casefold() in _LISTS else stem for stem in stems]
     names = [f"{stem}.{EXTENSIONS.get(row['media_type'], 'bin')}" for stem, row in zip(stems, rows, strict=True)]
     shared = Counter(name.casefold() for name in names)
     return [
         _with_hash(name, row) if shared[name.casefold()] > 1 else name for name, row in zip(names, rows, strict=True)
     ]
+
+
+def _suffix(row: Mapping[str, Any]) -> str:
+    """What a rendition adds to its file's name."""
+    return "" if row["rendition"] == "image" else f"-{row['rendition']}"
 
 
 _Part = list[tuple[str, str | None, str]]
@@ -206,18 +236,10 @@ def _hash8(*texts: str) -> str:
 # --- lists --------------------------------------------------------------------------------------------------
 
 
-def _as_mapping(entry: Any) -> Mapping[str, Any]:
-    if isinstance(entry, Mapping):
-        return entry
-    if is_dataclass(entry):
-        return {f.name: getattr(entry, f.name) for f in fields(entry)}
-    raise TypeError(f"a catalog entry is a dataclass or a mapping, not {type(entry).__name__}")
-
-
 def _line(file: str, row: Mapping[str, Any], texts: bool) -> dict[str, Any]:
     """What the lists say of a file."""
     names = (*_PLAIN_FIELDS, *_TEXT_FIELDS) if texts else _PLAIN_FIELDS
-    line = {"file": file, **{name: row[name] for name in names if name in row}, "sha256": row["master"]}
+    line = {"file": file, **{name: row[name] for name in names}, "sha256": row["sha256"]}
     return {**line, "cell": dict(row.get("cell") or {}), "columns": dict(row.get("columns") or {})}
 
 
@@ -338,8 +360,8 @@ def _hash_file(path: Path) -> str:
 def _read_checked(read_object: Callable[[str], bytes], row: Mapping[str, Any]) -> bytes:
     data = read_object(row["object_key"])
     found = hashlib.sha256(data).hexdigest()
-    if found != row["master"]:
-        raise CorruptObject(row["object_key"], f"its SHA-256 is {found[:12]}…, the catalog says {row['master'][:12]}…")
+    if found != row["sha256"]:
+        raise CorruptObject(row["object_key"], f"its SHA-256 is {found[:12]}…, the catalog says {row['sha256'][:12]}…")
     return data
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 
+from assetmill.intake.plan import AssetPlan
 from assetmill.operate.chunks import ChunkResult, OpenChunk
 from assetmill.operate.products import HEAT
 from assetmill.operate.settle import Item, Settled
@@ -14,14 +16,19 @@ from assetmill.records import (
     CutRecord,
     FailureRecord,
     GateRecord,
+    OutcomeRecord,
     Record,
     RequestRecord,
     ScoreRecord,
+    VariantRecord,
     content_key,
 )
 from assetmill.storage.index import AssetHistory, write_segment
 from assetmill.storage.layout import blob_path
 from assetmill.storage.store import Store
+
+Chosen = Sequence[tuple[AssetPlan, AssetHistory]]
+"""Assets with what was just chosen of them: as much of their history as publishing reads."""
 
 
 def commit_chunk(
@@ -35,10 +42,12 @@ def commit_chunk(
     media_type: str,
     versions: Mapping[str, str],
     stages: Stages,
+    on_chosen: Callable[[Chosen], None] | None = None,
 ) -> ChunkResult:
     """Waits for the chunk's blobs, then writes its segment: the mark that it is finished.
 
-    `masters` are the blobs of upscaled pictures by request key, `media_type` that of new candidates.
+    `masters` are the blobs of upscaled pictures by request key, `media_type` that of new candidates. `on_chosen` is
+    told what was chosen, once that is on record.
     """
     written = {key: job.result() for key, job in masters.items()}
     records: list[Record] = []
@@ -49,6 +58,8 @@ def commit_chunk(
     records.extend(settled.records(written))
     with stages.time("record"):
         write_segment(store, config_name, opened.chunk.key, 0, records)
+    if on_chosen is not None:
+        on_chosen(chosen_of(opened, records))
     rejected = {r.subject for r in records if isinstance(r, GateRecord) and not r.passed}
     return ChunkResult(
         opened.chunk.key,
@@ -90,3 +101,38 @@ def item_records(
     key = content_key("score", {"blob": blob, "judge": judge_key, "text": prompt.rank_text})
     if history is None or key not in history.scores:
         yield ScoreRecord(key, item.key, blob, judge_key, prompt.rank_text, item.score)
+
+
+def chosen_of(opened: OpenChunk, records: Sequence[Record]) -> Chosen:
+    """The assets of a chunk that have chosen variants, by the records that its segment holds."""
+    outcomes = {r.asset_id: r for r in records if isinstance(r, OutcomeRecord) and r.status == "chosen"}
+    wanted = {key for outcome in outcomes.values() for key in outcome.chosen}
+    found = {id_: AssetHistory(outcome=outcome) for id_, outcome in outcomes.items()}
+    makers: dict[str, list[str]] = {}
+    for record in records:
+        if isinstance(record, VariantRecord) and record.key in wanted and record.asset_id in found:
+            found[record.asset_id].take(record)
+            makers.setdefault(record.request_key, []).append(record.asset_id)
+    for record in records:
+        if isinstance(record, RequestRecord) and record.asset_id in makers.get(record.key, ()):
+            found[record.asset_id].take(record)
+        elif isinstance(record, CandidateRecord):
+            for asset_id in makers.get(record.request_key, ()):
+                found[asset_id].take(record)
+    return [
+        (plan, _with_earlier(found[plan.asset.id], opened.history.get(plan.asset.id)))
+        for plan in opened.chunk.plans
+        if plan.asset.id in found
+    ]
+
+
+def _with_earlier(found: AssetHistory, earlier: AssetHistory | None) -> AssetHistory:
+    """With what earlier segments say of the chosen candidates, where this one repeats it not."""
+    if earlier is None:
+        return found
+    keys = {variant.request_key for variant in found.variants.values()}
+    return replace(
+        found,
+        requests={**{k: r for k, r in earlier.requests.items() if k in keys}, **found.requests},
+        candidates={**found.candidates, **{k: c for k, c in earlier.candidates.items() if k in keys}},
+    )

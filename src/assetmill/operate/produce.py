@@ -20,7 +20,7 @@ from assetmill.deliver.picture import MEDIA_TYPES, decode, encode
 from assetmill.engines.protocols import Engines
 from assetmill.intake.plan import Base
 from assetmill.operate.chunks import Chunk, ChunkResult, Histories, OpenChunk, look, open_chunk
-from assetmill.operate.commit import commit_chunk
+from assetmill.operate.commit import Chosen, commit_chunk
 from assetmill.operate.cuts import Cuts
 from assetmill.operate.making import BreakerTripped, Maker, Work
 from assetmill.operate.products import earlier_verdicts
@@ -55,7 +55,8 @@ class Silence:
 class ChunkWorker:
     """Makes chunks on one device, on as many lanes as there are generators. Safe to call from several threads.
 
-    `references` gives the pictures that requests depend on, by blob hash, before they are generated.
+    `references` gives the pictures that requests depend on, by blob hash, before they are generated. `on_chosen` is
+    told what a chunk chose, when that is on record.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class ChunkWorker:
         banned_blobs: Collection[str] = (),
         force: bool = False,
         references: Callable[[Sequence[Request]], Mapping[str, np.ndarray]] | None = None,
+        on_chosen: Callable[[Chosen], None] | None = None,
     ) -> None:
         self.store, self.config, self.base, self.engines = store, config, base, engines
         self.histories, self.run_id, self.batch = histories, run_id, batch
@@ -82,6 +84,7 @@ class ChunkWorker:
         self.stop = stop or threading.Event()
         self.banned_blobs = frozenset(banned_blobs)
         self.force = force
+        self.on_chosen = on_chosen
         self._maker = Maker(config, engines, self.stages, batch, references)
         self._lanes = ThreadPoolExecutor(self._maker.num_lanes + 1, thread_name_prefix="lane")
         self._writers = ThreadPoolExecutor(config.run.writers, thread_name_prefix="write")
@@ -166,7 +169,7 @@ class ChunkWorker:
         result = commit_chunk(
             opened, settled, masters, store=self.store, config_name=self.config.name,
             judge_key=self.engines.judge.key, media_type=MEDIA_TYPES[self.config.run.candidates],
-            versions=self.engines.generator.versions(), stages=self.stages,
+            versions=self.engines.generator.versions(), stages=self.stages, on_chosen=self.on_chosen,
         )  # fmt: skip
         self.progress.advance("assets", len(opened.chunk.plans))
         return result

@@ -105,13 +105,14 @@ def build_report(
     left = max(len(plan.todo) - sum(totals.outcomes.values()), 0)
     troubled = {**totals.troubled, **dict.fromkeys(totals.set_aside, "set aside")}
     troubled |= dict.fromkeys(published.damaged, "picture lost, made again by the next run")
+    troubled |= {asset_id: f"not published: {reason}" for asset_id, reason in published.failed.items()}
     if reason.startswith("budget"):
         status, code = "budget reached", 4
     elif published.held:
         status, code = "catalog held", 2
     elif left > len(totals.set_aside) and totals.chunks < num_chunks:
         status, code = "stopped", 1
-    elif troubled or plan.bad_rows:
+    elif troubled or published.refused or plan.bad_rows:
         status, code = "done, some items failed", 1
     elif not plan.todo and not published.files and not published.removed:
         status, code = "nothing to do", 0
@@ -143,6 +144,8 @@ def build_report(
         "damaged": list(damaged),
         "published": published.published,
         "files": published.files,
+        "files_made": published.num_made,
+        "refused_files": {asset_id: list(reasons) for asset_id, reasons in published.refused.items()},
         "removed": published.removed,
         "catalog_version": published.version,
         "stages": stages.as_dict(),

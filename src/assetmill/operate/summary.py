@@ -55,6 +55,9 @@ def show_report(console: Console, report: Mapping[str, Any], places: Mapping[str
     console.print(facts_table(f"{report['config']} · run {report['run']}", facts))
     if report["troubled"]:
         console.print(make_table("troubled assets", ("asset", "status"), list(report["troubled"].items())[:20]))
+    lacking = [(asset_id, "; ".join(reasons)) for asset_id, reasons in report.get("refused_files", {}).items()]
+    if lacking:
+        console.print(make_table("files a channel lacks", ("asset", "why"), lacking[:20]))
     for problem in report["bad_rows"][:20]:
         console.print(f"bad row: {problem}", style="yellow", markup=False, highlight=False)
 
@@ -73,7 +76,9 @@ def places_of(store: Store, config: Config, report: Mapping[str, Any]) -> dict[s
         path = store.local_path(key)
         return str(path) if path is not None else f"{store.url.rstrip('/')}/{key}"
 
-    places = {"pictures": place(f"published/{config.publish.channel}")} if report["catalog_version"] else {}
+    names = list(config.publish.channels) or [config.publish.channel]
+    shown = {"pictures" if len(names) == 1 else f"pictures for {name}": f"published/{name}" for name in names}
+    places = {label: place(key) for label, key in shown.items()} if report["catalog_version"] else {}
     if report.get("contact_sheet"):
         places["contact sheet"] = place(report["contact_sheet"])
     if report["catalog_version"]:

@@ -279,10 +279,10 @@ class Catalog:
     # --- checking and exporting ---
 
     def verify(self, version: int | None = None, progress: Callable[[int], None] | None = None) -> Verification:
-        """Reads every picture a version names, and hashes it: candidates, masters, published files.
+        """Reads everything a version names, and hashes it: candidates, masters, published files and their sidecars.
 
-        A published file must be its master, byte for byte. Shards are checked too: a damaged one is listed, and the
-        rest goes on without what it named. `progress` is told the number of pictures looked at.
+        Shards are checked too: a damaged one is listed, and the rest goes on without what it named. `progress` is told
+        the number of objects looked at.
         """
         missing: list[str] = []
         corrupt: list[str] = []
@@ -322,9 +322,9 @@ class Catalog:
         return _write_whole(Path(path), write)
 
     def _named(self, version: int | None, corrupt: list[str]) -> Iterator[tuple[str, str]]:
-        """Keys of the pictures a version names, each once, with the hash they must have."""
+        """Keys of the objects a version names, each once, with the hash they must have."""
         seen: set[bytes] = set()
-        names = ["blob", "master", "object_key"]
+        names = ["blob", "master", "object_key", "renditions"]
         for shard in self._known(version).shards.values():
             try:
                 self._table.check_shard(shard)
@@ -332,9 +332,10 @@ class Catalog:
             except CorruptObject as error:
                 corrupt.append(error.key)
                 continue
-            for blob, master, published in zip(*(table[n].to_pylist() for n in names), strict=True):
-                for key, sha256 in ((_blob_stem(blob), blob), (_blob_stem(master), master), (published, master)):
-                    # A hash per picture is what a million of them may cost in memory, not a key.
+            for blob, master, published, renditions in zip(*(table[n].to_pylist() for n in names), strict=True):
+                files = _hashes_of(renditions) or [(published, master)]
+                for key, sha256 in ((_blob_stem(blob), blob), (_blob_stem(master), master), *files):
+                    # A hash per object is what a million of them may cost in memory, not a key.
                     digest = hashlib.sha256(f"{key} {sha256}".encode()).digest()
                     if key and digest not in seen:
                         seen.add(digest)
@@ -411,6 +412,16 @@ class Catalog:
             f"{self._prefix}/hold/{number:08d}.json", data, media_type="application/json"
         ):
             number += 1
+
+
+def _hashes_of(renditions: str | None) -> list[tuple[str, str]]:
+    """Keys and hashes of the files in a row's `renditions`; none in rows of before there were any."""
+    found: list[tuple[str, str]] = []
+    for file in json.loads(renditions or "[]"):
+        found.append((file["object_key"], file["sha256"]))
+        if file.get("sidecar"):
+            found.append((file["sidecar"], file.get("sidecar_sha256", "")))
+    return found
 
 
 def _blob_stem(sha256: str) -> str:

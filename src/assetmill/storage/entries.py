@@ -26,9 +26,10 @@ SMALL_FIELDS = (
 class Rendition:
     """One published file of a variant.
 
-    `sha256` and `size` are those of its bytes, which lie under `object_key`. `recipe` names all that decided them
-    (master, channel settings, what is embedded): where it is the same, the file need not be made again, although
-    signatures differ from time to time. `sidecar` is the key of the JSON file beside it, or empty.
+    `sha256` and `size` (-1 where it is not known) are those of its bytes, which lie under `object_key`. `recipe` names
+    all that decided them (master, channel settings, what is embedded): where it is the same, the file need not be made
+    again, although signatures differ from time to time. `sidecar` is the key of the JSON file beside it and
+    `sidecar_sha256` the hash of that one's bytes; both are empty without.
     """
 
     channel: str
@@ -42,6 +43,7 @@ class Rendition:
     alpha: bool = False
     recipe: str = ""
     sidecar: str = ""
+    sidecar_sha256: str = ""
     signed: bool = False
 
 
@@ -55,10 +57,10 @@ class CatalogEntry:
     enough to make the picture again. `columns` holds the sheet's columns that may leave (`publish.columns`).
     `work_key`, `select_key` and `meta_key` are those of the asset's outcome. `created` is ISO 8601 in UTC.
 
-    `renditions` are the published files; `object_key` is that of the first one. `alt` is the alternative text by
-    locale (empty key: the sheet's own language). `digital_source` is the IPTC digital source type. `reviewer` and
-    `decision` say who approved it, and in which record, where a person did. Entries of before there were renditions
-    have none: then the file under `object_key` is the master, byte for byte.
+    `renditions` are the published files in the order of their channels; `object_key` is that of the first one. `alt` is
+    the alternative text by locale (empty key: the sheet's own language). `digital_source` is the IPTC digital source
+    type. `reviewer` and `decision` say who approved it, and in which record, where a person did. Entries of before
+    there were renditions have none: then the file under `object_key` is the master, byte for byte (see `files`).
     """
 
     asset_id: str

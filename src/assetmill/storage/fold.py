@@ -21,6 +21,7 @@ from assetmill.records import (
     FailureRecord,
     GateRecord,
     OutcomeRecord,
+    Record,
     RequestRecord,
     ScoreRecord,
     VariantRecord,
@@ -65,22 +66,26 @@ class AssetHistory:
 
     def add(self, line: str) -> None:
         """Takes in one record, given as its line."""
-        match parse_record(line):
-            case RequestRecord() as record:
+        self.take(parse_record(line))
+
+    def take(self, record: Record) -> None:
+        """Takes in one record."""
+        match record:
+            case RequestRecord():
                 self.requests[record.key] = record
-            case CandidateRecord() as record:
+            case CandidateRecord():
                 self.candidates[record.request_key] = record
-            case GateRecord() as record:
+            case GateRecord():
                 self.gates.append(record)
-            case ScoreRecord() as record:
+            case ScoreRecord():
                 self.scores[record.key] = record
-            case FailureRecord() as record:
+            case FailureRecord():
                 self.failures[record.request_key] = record
-            case CutRecord() as record:
+            case CutRecord():
                 self.cuts[record.request_key] = record
-            case VariantRecord() as record:
+            case VariantRecord():
                 self.variants[record.key] = record
-            case OutcomeRecord() as record:
+            case OutcomeRecord():
                 self.outcome = record
 
 

@@ -147,7 +147,9 @@ class FolderStore:
 
     # --- writing ---
 
-    def put_if_absent(self, key: str, data: bytes, *, media_type: str = "application/octet-stream") -> bool:
+    def put_if_absent(
+        self, key: str, data: bytes, *, media_type: str = "application/octet-stream", cache_control: str = ""
+    ) -> bool:
         path = self._path(key)
         commit = layout.is_commit(key)
         with self._errors(key):

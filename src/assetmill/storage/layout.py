@@ -7,7 +7,7 @@
     decisions/<config>/<asset key>/<number>.json         what people decided
     bans/<config>/<ulid>.json                            what was taken back, and what of that was lifted
     catalogs/<config>/…                                  what is published, by version
-    published/<channel>/<asset>/<name>-<hash8>.<ext>     files for people and other systems
+    published/<channel>/<asset>/<name>[-<rendition>]-<hash8>.<ext>   files for people and other systems
     references/<config>.json                             which picture each URL of the sheet gave, and when
     embeddings/<judge key>/<hash>.npz                    embeddings of pictures for `match`, by the pictures' hashes
     locks/<config>.json                                  who is running
@@ -88,9 +88,9 @@ def _why_not(key: str, prefix: str) -> str:
 def is_commit(key: str) -> bool:
     """Whether an object vouches for others: JSON documents name the bytes (pictures, shards) stored before them.
 
-    Locks are JSON too and vouch for nothing.
+    Locks and what lies beside published pictures are JSON too and vouch for nothing.
     """
-    return key.endswith((".json", ".jsonl")) and not key.startswith("locks/")
+    return key.endswith((".json", ".jsonl")) and not key.startswith(("locks/", "published/"))
 
 
 def safe_name(text: str) -> str:

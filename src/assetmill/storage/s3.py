@@ -208,8 +208,10 @@ class BucketStore:
 
     # --- writing ---
 
-    def put_if_absent(self, key: str, data: bytes, *, media_type: str = "application/octet-stream") -> bool:
-        return self._put(key, data, {"IfNoneMatch": "*"}, media_type) is not None
+    def put_if_absent(
+        self, key: str, data: bytes, *, media_type: str = "application/octet-stream", cache_control: str = ""
+    ) -> bool:
+        return self._put(key, data, {"IfNoneMatch": "*"}, media_type, cache_control) is not None
 
     def replace(self, key: str, data: bytes, *, media_type: str = "application/octet-stream") -> None:
         self._put(key, data, {}, media_type)
@@ -227,7 +229,9 @@ class BucketStore:
             if _code(error.__cause__) != "NoSuchKey":
                 raise
 
-    def _put(self, key: str, data: bytes, condition: dict[str, str], media_type: str) -> str | None:
+    def _put(
+        self, key: str, data: bytes, condition: dict[str, str], media_type: str, cache_control: str = ""
+    ) -> str | None:
         """Stores an object and gives its ETag, or None when the condition was not met."""
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -236,6 +240,8 @@ class BucketStore:
         where = {"Bucket": self._bucket, "Key": self._key(key)}
         sha256 = base64.b64encode(hashlib.sha256(data).digest()).decode()
         what = {**self._options, "Body": data, "ContentType": media_type, "ChecksumSHA256": sha256}
+        if cache_control:
+            what["CacheControl"] = cache_control
         answer_lost = False
         for attempt in range(TRIES):
             if attempt:

@@ -79,8 +79,12 @@ class Store(Protocol):
     def get(self, key: str) -> bytes:
         """The bytes of an object; raises MissingObject."""
 
-    def put_if_absent(self, key: str, data: bytes, *, media_type: str = "application/octet-stream") -> bool:
+    def put_if_absent(
+        self, key: str, data: bytes, *, media_type: str = "application/octet-stream", cache_control: str = ""
+    ) -> bool:
         """Stores an object under a new key: True when this call made it, False when the key was taken.
+
+        `media_type` and `cache_control` are what a bucket tells those who fetch the object; a folder keeps neither.
 
         One exception: after a lost answer (the write was retried, and the retry found the key taken) equal bytes
         count as our own. Data that must have one owner, such as a lock or a manifest, therefore holds something

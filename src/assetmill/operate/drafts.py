@@ -1,0 +1,99 @@
+"""Drafts: what the catalog will say of a chosen picture, before its files are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from assetmill.config import Config
+from assetmill.intake.plan import AssetPlan
+from assetmill.records import OutcomeRecord, RequestRecord, VariantRecord, content_key
+from assetmill.storage.entries import CatalogEntry
+from assetmill.storage.index import AssetHistory
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a catalog entry says of models: licence, and whether their pictures may be used commercially.
+
+    `by_revision` says it of each model of a config, by its revision.
+    """
+
+    licence: str
+    commercial: bool | None
+    judge: str
+    by_revision: Mapping[str, tuple[str, bool | None]] = field(default_factory=dict)
+
+    def of(self, revision: str) -> tuple[str, bool | None]:
+        """Licence and commercial use of the model of a revision; the config's own model's where it is not known."""
+        return self.by_revision.get(revision, (self.licence, self.commercial))
+
+
+@dataclass(frozen=True, slots=True)
+class Drafts:
+    """Turns what was chosen of an asset into catalog entries without files. `meta_context` is the plan's."""
+
+    config: Config
+    terms: Terms
+    meta_context: str
+    run_id: str
+
+    def of(self, plan: AssetPlan, history: AssetHistory | None) -> list[CatalogEntry]:
+        """The entries of an asset by rank; none where its choice is not settled for what the plan wants."""
+        if history is None or history.outcome is None:
+            return []
+        outcome: OutcomeRecord = history.outcome
+        if outcome.status != "chosen" or (outcome.work_key, outcome.select_key) != (plan.work_key, plan.select_key):
+            return []
+        variants = [history.variants[key] for key in outcome.chosen]
+        return [self._entry(plan, history, variant, rank) for rank, variant in enumerate(variants, 1)]
+
+    def _entry(self, plan: AssetPlan, history: AssetHistory, variant: VariantRecord, rank: int) -> CatalogEntry:
+        made: RequestRecord = history.requests[variant.request_key]
+        request = made.request
+        columns = {name: plan.asset.columns.get(name, "") for name in self.config.publish.columns}
+        licence, commercial = self.terms.of(request.revision)
+        return CatalogEntry(
+            asset_id=plan.asset.id,
+            rank=rank,
+            variant_key=variant.key,
+            request_key=variant.request_key,
+            blob=variant.blob,
+            master=variant.master,
+            media_type=variant.master_media_type,
+            width=variant.master_width,
+            height=variant.master_height,
+            score=variant.score,
+            judge=self.terms.judge,
+            positive=request.positive,
+            negative=request.negative,
+            rank_text=made.rank_text,
+            template=made.template,
+            cell=dict(made.cell),
+            seed=request.seed,
+            engine=request.engine,
+            model=request.model,
+            revision=request.revision,
+            licence=licence,
+            commercial=commercial,
+            steps=request.steps,
+            guidance=request.guidance,
+            scheduler=request.scheduler,
+            operation=request.operation,
+            upscaler=variant.upscaler,
+            columns=columns,
+            run=self.run_id,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            request=request.payload(),
+            versions=_versions(history, variant.request_key),
+            work_key=plan.work_key,
+            select_key=plan.select_key,
+            meta_key=content_key("meta", {"context": self.meta_context, "id": plan.asset.id, "columns": columns}),
+        )
+
+
+def _versions(history: AssetHistory, request_key: str) -> dict[str, str]:
+    # The segment that holds the candidate may be damaged (the report says so) while its choice, made later, is whole.
+    made = history.candidates.get(request_key)
+    return dict(made.versions) if made is not None else {}

@@ -300,7 +300,7 @@ def test_unavailable(toys: Production, say: Any, monkeypatch: pytest.MonkeyPatch
     def down(*_: object, **__: object) -> None:
         raise StoreUnavailable("s3://b: it does not answer; try later")
 
-    monkeypatch.setattr("assetmill.pipeline.open_store", down)
+    monkeypatch.setattr("assetmill.operate.job.open_store", down)
     assert say("run", toys.path).code == 5
 
 

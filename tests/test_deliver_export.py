@@ -6,8 +6,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assetmill.deliver.export import MANIFEST, escape_formula, export_catalog, make_names
+from assetmill.deliver.export import MANIFEST, escape_formula, export_catalog, make_names, rows_of
 from assetmill.records import InputError
+from assetmill.storage.entries import CatalogEntry, Rendition
 from assetmill.storage.store import MissingObject
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """The fields of a catalog entry that an export reads."""
-
-    asset_id: str
-    rank: int
-    variant_key: str
-    master: str
-    object_key: str
-    media_type: str = "image/png"
-    width: int = 8
-    height: int = 8
-    score: float | None = 0.25
-    template: str = "icon"
-    seed: int = 7
-    model: str = "starter"
-    revision: str = "abc"
-    licence: str = "Apache-2.0"
-    commercial: bool | None = True
-    positive: str = "a secret prompt"
-    negative: str = ""
-    rank_text: str = "a sword"
-    request: Mapping[str, Any] = field(default_factory=dict)
-    cell: Mapping[str, str] = field(default_factory=dict)
-    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 class Objects:
@@ -60,12 +33,29 @@ class Objects:
             raise MissingObject(key, "memory")
         return self.data[key]
 
-    def entry(self, asset_id: str, rank: int = 1, content: str = "", **values: Any) -> Entry:
+    def entry(self, asset_id: str, rank: int = 1, content: str = "", **values: Any) -> CatalogEntry:
+        """An entry of before there were renditions: its file is its master."""
         data = f"picture of {asset_id} {rank} {content}".encode("utf-8", "surrogatepass")
         master = hashlib.sha256(data).hexdigest()
         self.data[f"published/{master}"] = data
         key = hashlib.sha256(f"{asset_id}/{rank}".encode("utf-8", "surrogatepass")).hexdigest()
-        return Entry(asset_id, rank, key, master, f"published/{master}", **values)
+        plain: dict[str, Any] = {
+            "asset_id": asset_id, "rank": rank, "variant_key": key, "request_key": key, "blob": master,
+            "master": master, "object_key": f"published/{master}", "media_type": "image/png", "width": 8, "height": 8,
+            "score": 0.25, "template": "icon", "seed": 7, "model": "starter", "revision": "abc", "licence": "Apache-2.0", "commercial": True,
+            "positive": "a secret prompt", "rank_text": "a sword",
+        }  # fmt: skip
+        return CatalogEntry(**{**plain, **values})
+
+    def file(self, entry: CatalogEntry, channel: str, name: str = "image", media_type: str = "image/webp") -> Rendition:
+        """A published file of an entry."""
+        data = f"{channel} {name} of {entry.asset_id}".encode()
+        key = f"published/{channel}/{entry.asset_id}/{name}"
+        self.data[key] = data
+        return Rendition(
+            channel=channel, name=name, object_key=key, sha256=hashlib.sha256(data).hexdigest(), size=len(data),
+            media_type=media_type, width=4, height=6,
+        )  # fmt: skip
 
 
 @pytest.fixture
@@ -108,13 +98,23 @@ def test_prompts_stay_inside_unless_asked(objects: Objects, tmp_path: Path) -> N
     assert b"secret prompt" in visible(tmp_path / "full")["catalog.csv"]
 
 
-def test_mappings_serve_as_entries(objects: Objects, tmp_path: Path) -> None:
-    """An entry may be any mapping with the fields of one, and nothing else."""
+def test_files_of_a_channel(objects: Objects, tmp_path: Path) -> None:
+    """An export takes the files of one channel, the first if none is named; renditions add their name."""
     entry = objects.entry("sword")
-    values = {name: getattr(entry, name) for name in Entry.__dataclass_fields__}
-    assert export_catalog([values], objects, tmp_path).written[0] == "sword_1.png"
-    with pytest.raises(TypeError, match="not str"):
-        export_catalog(["sword"], objects, tmp_path)
+    files = (
+        objects.file(entry, "shop"),
+        objects.file(entry, "game", "icon-64"),
+        objects.file(entry, "game", "icon-32"),
+    )
+    entry = replace(entry, renditions=files)
+    assert export_catalog([entry], objects, tmp_path / "first").written[0] == "sword_1.webp"
+    report = export_catalog([entry], objects, tmp_path / "game", channel="game")
+    assert report.written[:2] == ("sword_1-icon-64.webp", "sword_1-icon-32.webp")
+    line = json.loads(visible(tmp_path / "game")["catalog.jsonl"].splitlines()[0])
+    assert (line["channel"], line["rendition"], line["width"], line["height"]) == ("game", "icon-64", 4, 6)
+    assert line["sha256"] == files[1].sha256
+    with pytest.raises(InputError, match="nothing is published in a channel 'print'; channels are game, shop"):
+        export_catalog([entry], objects, tmp_path / "none", channel="print")
 
 
 def test_second_export_touches_nothing(objects: Objects, tmp_path: Path) -> None:
@@ -260,7 +260,14 @@ def test_names_are_distinct_and_independent_of_order(pairs: list[tuple[str, int]
 
     def rows(pairs: list[tuple[str, int]]) -> list[dict[str, Any]]:
         return [
-            {"asset_id": i, "rank": r, "variant_key": f"{i}/{r}", "media_type": "image/png", "template": ""}
+            {
+                "asset_id": i,
+                "rank": r,
+                "variant_key": f"{i}/{r}",
+                "media_type": "image/png",
+                "template": "",
+                "rendition": "image",
+            }  # fmt: skip
             for i, r in pairs
         ]
 
@@ -274,8 +281,7 @@ def test_shared_names_carry_a_hash_and_others_stay(objects: Objects) -> None:
     """Two ids that read alike both get a hash; a third asset keeps the name it would have alone."""
 
     def names(*ids: str) -> list[str]:
-        rows = [objects.entry(asset_id) for asset_id in ids]
-        return make_names([{n: getattr(r, n) for n in Entry.__dataclass_fields__} for r in rows])
+        return make_names(rows_of(map(objects.entry, ids)))
 
     first, second, third = names("a/b", "a:b", "bow")
     assert first != second

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ def test_entries_say_all_that_made_them(toys: Production) -> None:
     assert entry.request["seed"] == entry.seed
     assert entry.object_key.startswith("published/master/001-")
     assert entry.object_key.endswith(f"/001_1-{entry.master[:8]}.png")
+    (file,) = entry.renditions
+    assert (file.channel, file.name, file.object_key, file.width) == ("master", "image", entry.object_key, 32)
+    assert file.sha256 == hashlib.sha256(toys.store.get(file.object_key)).hexdigest()
     assert toys.store.get(entry.object_key) == toys.store.get(f"blobs/{entry.master[:2]}/{entry.master}.png")
 
 
@@ -78,6 +82,7 @@ def test_pattern_is_checked() -> None:
         ({"name": "{id:03d}"}, r"publish.name uses \{id:03d\}; only numbers have digits"),
         ({"name": "{rank:>999999999}"}, "only numbers have digits"),
         ({"name": "{rank:{seed}}"}, "only numbers have digits"),
+        ({"channels": {"shop": {"name": "{price}"}}}, r"publish.channels.shop.name uses \{price\}; use \{id\}"),
     ):
         with pytest.raises(InputError, match=message):
             check_name_pattern(config(**publish), ["id", "colour"])
@@ -120,6 +125,32 @@ def test_files_without_a_version(toys: Production) -> None:
     assert toys.run()["files"] == 3
     assert toys.store.stat(entry.object_key) == before
     assert toys.published() == reference.published()
+
+
+def test_a_damaged_published_file_is_never_replaced(toys: Production) -> None:
+    """Other bytes under a published name are reported: the file stays, and so does the old version of its asset."""
+    toys.run()
+    entry = toys.catalog.show("001")[0]
+    path = toys.folder / "out" / entry.object_key
+    path.write_bytes(b"damaged")
+    toys.change(publish={"columns": []})
+    report = toys.run()
+    assert (report["exit_code"], report["published"]) == (1, 2)
+    assert "it is published with other bytes than its name says" in report["troubled"]["001"]
+    assert path.read_bytes() == b"damaged"
+    assert toys.catalog.verify().corrupt == [entry.object_key]
+
+
+def test_a_removed_published_file_is_made_again(toys: Production) -> None:
+    """What somebody deleted comes back with the next version of its asset; what is there is not made again."""
+    toys.run()
+    entry = toys.catalog.show("001")[0]
+    toys.store.delete(entry.object_key)
+    toys.change(publish={"columns": []})
+    report = toys.run()
+    assert (report["files"], report["files_made"]) == (3, 1)
+    assert toys.catalog.show("001")[0].renditions == entry.renditions
+    toys.check_whole()
 
 
 def test_waiting_and_failed_are_not_published(toys: Production) -> None:

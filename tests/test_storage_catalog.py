@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from assetmill.records import InputError, asset_key, request_from_json
+from assetmill.records import InputError, asset_key, blob_key, request_from_json
 from assetmill.storage.catalog import Catalog, CatalogDiff, CatalogHeld, open_catalog
-from assetmill.storage.entries import CatalogEntry, entry_from_json
+from assetmill.storage.entries import CatalogEntry, Rendition, entry_from_json
 from assetmill.storage.folder import FolderStore
 from assetmill.storage.store import CorruptObject, Store, open_store, put_blob
 from fixtures_s3 import make_bucket
@@ -58,6 +59,26 @@ def test_entries_come_back_as_they_were(store: FolderStore) -> None:
     assert request_from_json(again.request).key == again.request_key
     assert catalog.entries(columns=["asset_id", "rank"]).num_rows == 3
     assert catalog.fingerprints()[asset_key("a")] == (again.work_key, again.select_key, again.meta_key)
+
+
+def test_files_and_sidecars_are_verified(store: FolderStore) -> None:
+    """Each rendition is held to its own hash, and so is the file beside it; entries of before have their master."""
+    old = published(store, "old")
+    assert [(f.object_key, f.sha256, f.name) for f in old.files] == [(old.object_key, old.master, "image")]
+    keys = ["published/shop/a/x-0a1b2c3d.webp", "published/shop/a/x-1a1b2c3d.json"]
+    for key in keys:
+        store.put_if_absent(key, key.encode())
+    file = Rendition(
+        channel="shop", name="image", object_key=keys[0], sha256=blob_key(keys[0].encode()), size=33, media_type="image/webp",
+        width=1, height=1, sidecar=keys[1], sidecar_sha256=blob_key(keys[1].encode()),
+    )  # fmt: skip
+    catalog = catalog_of(store)
+    catalog.commit([old, replace(published(store, "new"), object_key=keys[0], renditions=(file,))], run="r")
+    assert catalog.verify().passed
+    assert catalog.verify().objects == 7
+    for key in keys:
+        damage(store.root / key)
+    assert catalog.verify().corrupt == sorted(keys)
 
 
 def test_versions_replace_whole_assets(store: FolderStore) -> None:

@@ -83,6 +83,11 @@ class TestEveryStore:
             assert (info.key, info.size) == (key, len(data))
             assert abs(info.modified - time.time()) < 60
 
+    def test_what_a_browser_is_told_changes_no_bytes(self, store: Store) -> None:
+        """A media type and a cache header may go with an object; they are no part of it."""
+        assert store.put_if_absent("a.png", b"1", media_type="image/png", cache_control="public, max-age=60")
+        assert store.get("a.png") == b"1"
+
     def test_the_first_one_wins(self, store: Store) -> None:
         """put_if_absent of a taken key is False and changes nothing."""
         assert store.put_if_absent("k", b"first")

@@ -110,4 +110,5 @@ def _yield_to_others() -> None:
     """Lets the threads of the device go first. On Linux a thread has a priority of its own."""
     if sys.platform == "linux":
         with suppress(OSError):  # a sandbox may forbid it; the files are then made all the same
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+            thread = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, thread, min(os.getpriority(os.PRIO_PROCESS, thread) + NICE, 19))

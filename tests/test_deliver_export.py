@@ -42,8 +42,8 @@ class Objects:
         plain: dict[str, Any] = {
             "asset_id": asset_id, "rank": rank, "variant_key": key, "request_key": key, "blob": master,
             "master": master, "object_key": f"published/{master}", "media_type": "image/png", "width": 8, "height": 8,
-            "score": 0.25, "template": "icon", "seed": 7, "model": "starter", "revision": "abc", "licence": "Apache-2.0", "commercial": True,
-            "positive": "a secret prompt", "rank_text": "a sword",
+            "score": 0.25, "template": "icon", "seed": 7, "model": "starter", "revision": "abc",
+            "licence": "Apache-2.0", "commercial": True, "positive": "a secret prompt", "rank_text": "a sword",
         }  # fmt: skip
         return CatalogEntry(**{**plain, **values})
 
@@ -259,17 +259,8 @@ def test_names_are_distinct_and_independent_of_order(pairs: list[tuple[str, int]
     """Whatever ids there are, no two files share a name on any file system, and the order changes none."""
 
     def rows(pairs: list[tuple[str, int]]) -> list[dict[str, Any]]:
-        return [
-            {
-                "asset_id": i,
-                "rank": r,
-                "variant_key": f"{i}/{r}",
-                "media_type": "image/png",
-                "template": "",
-                "rendition": "image",
-            }  # fmt: skip
-            for i, r in pairs
-        ]
+        same = {"media_type": "image/png", "template": "", "rendition": "image"}
+        return [{**same, "asset_id": i, "rank": r, "variant_key": f"{i}/{r}"} for i, r in pairs]
 
     names = dict(zip(pairs, make_names(rows(pairs)), strict=True))
     assert len({name.casefold() for name in names.values()}) == len(pairs)

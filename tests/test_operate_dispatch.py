@@ -80,7 +80,7 @@ def test_its_threads_yield(toys: Production, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_failed_file_keeps_its_asset_back(toys: Production, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An asset whose file cannot be stored is not in the new version, is named in the report, and comes the next time."""
+    """An asset whose file cannot be stored stays out of the version, is reported, and comes the next time."""
     put = Press._put
 
     def broken(self: Press, key: str, *arguments: Any) -> None:

@@ -69,8 +69,8 @@ def test_files_and_sidecars_are_verified(store: FolderStore) -> None:
     for key in keys:
         store.put_if_absent(key, key.encode())
     file = Rendition(
-        channel="shop", name="image", object_key=keys[0], sha256=blob_key(keys[0].encode()), size=33, media_type="image/webp",
-        width=1, height=1, sidecar=keys[1], sidecar_sha256=blob_key(keys[1].encode()),
+        channel="shop", name="image", object_key=keys[0], sha256=blob_key(keys[0].encode()), size=33, width=1,
+        height=1, media_type="image/webp", sidecar=keys[1], sidecar_sha256=blob_key(keys[1].encode()),
     )  # fmt: skip
     catalog = catalog_of(store)
     catalog.commit([old, replace(published(store, "new"), object_key=keys[0], renditions=(file,))], run="r")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from assetmill.config.base import Fraction, Size
 from assetmill.config.curation import CutConfig, GatesConfig, SelectConfig
 from assetmill.config.cutouts import CutoutConfig, CutoutGatesConfig
-from assetmill.config.delivery import AtlasConfig, ChannelConfig, PublishConfig, RenditionConfig, StoreConfig
+from assetmill.config.delivery import AtlasConfig, ChannelConfig, PublishConfig, StoreConfig
 from assetmill.config.engines import (
     AdapterConfig,
     JudgeConfig,
@@ -26,6 +26,7 @@ from assetmill.config.operation import BudgetConfig, RunConfig, ScheduleConfig
 from assetmill.config.production import Config
 from assetmill.config.provenance import CredentialsConfig, ProvenanceConfig
 from assetmill.config.reading import ENVIRONMENT_PREFIX, config_schema, find_base, read_config
+from assetmill.config.renditions import RenditionConfig
 
 __all__ = [
     "AtlasConfig",

@@ -5,15 +5,15 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from assetmill.config.base import Fraction, Section, Size
+from assetmill.config.base import Fraction, Section
 from assetmill.config.feeds import FEED_FIELDS, PATTERN_FIELDS, SHOPS, FeedConfig, FeedName, Locale, pattern_problem
+from assetmill.config.packs import join_renditions
 from assetmill.config.provenance import CredentialsConfig, ProvenanceConfig
-
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+from assetmill.config.renditions import Name, RenditionConfig
 
 
 class StoreConfig(Section):
@@ -27,37 +27,6 @@ class StoreConfig(Section):
         default_factory=dict,
         description="Extra put_object arguments: ServerSideEncryption, ACL, StorageClass …",
     )
-
-
-class RenditionConfig(Section):
-    """One file of every variant in a channel."""
-
-    name: Name = Field("image", description="Part of the file's name; unique within its channel.")
-    size: Size | None = Field(None, description="Canvas in pixels, `512` or `512x768`; the master's own if left out.")
-    aspect: str | None = Field(
-        None,
-        pattern=r"^[1-9]\d{0,3}:[1-9]\d{0,3}$",
-        description="Canvas of this shape, as `4:5`, where no size is given.",
-    )
-    fit: Literal["fit", "cover", "pad"] = Field(
-        "fit",
-        description="`fit`: all of it, the file as large as the picture needs. `pad`: all of it on the whole canvas. "
-        "`cover`: the canvas filled, the rest cut off round the focal point.",
-    )
-    focal: Literal["alpha", "centre"] | tuple[Fraction, Fraction] = Field(
-        "alpha", description="What stays in view: the middle of what is opaque, the centre, or [x, y] in 0..1."
-    )
-    ground: str = Field(
-        "keep", description="`keep`, `transparent` (cut out), or a colour that is laid under: `white`, `#f4f1ea`."
-    )
-    margin: float = Field(0.0, ge=0, lt=50, description="Percent of the canvas' shorter edge kept free on each side.")
-    resample: Literal["lanczos", "nearest"] = Field("lanczos", description="`nearest` for pixel art: whole factors.")
-    extrude: int = Field(0, ge=0, le=16, description="Pixels by which edges are repeated outwards.")
-    palette: Path | None = Field(None, description="Picture or .hex/.gpl file whose colours are the only ones used.")
-    format: Literal["png", "jpeg", "webp", "webp-lossless", "avif"] = "png"
-    quality: int = Field(88, ge=1, le=100, description="Of JPEG, WebP and AVIF; where `max_bytes` is set, the highest.")
-    min_quality: int = Field(40, ge=1, le=100, description="Below that a file is refused rather than made smaller.")
-    max_bytes: int | None = Field(None, ge=256, description="Largest file, metadata included; met by lowering quality.")
 
 
 class AtlasConfig(Section):
@@ -85,9 +54,12 @@ class ChannelConfig(Section):
     """One place pictures go to, and the files it wants of each."""
 
     pack: Literal["shop", "social", "game", "pixel-game"] | None = Field(
-        None, description="Shipped list of renditions; those below are added to it, or replace those of their name."
+        None,
+        description="Shipped list of renditions. Those below are added; one that has a name of the pack's changes the "
+        "keys it gives.",
     )
     renditions: tuple[RenditionConfig, ...] = ()
+    palette: Path | None = Field(None, description="Palette of all its renditions that name none.")
     name: str | None = Field(None, description="File name pattern; that of `publish` if left out.")
     embed: Literal["full", "disclosure"] = Field(
         "disclosure", description="`full`: prompts and settings in every file. `disclosure`: only that a model made it."
@@ -95,6 +67,14 @@ class ChannelConfig(Section):
     sidecar: bool = Field(False, description="A JSON file beside every picture, with as much as `embed` allows.")
     sign: bool = Field(False, description="Sign content credentials (C2PA) with `publish.credentials`.")
     atlas: AtlasConfig | None = None
+
+    @model_validator(mode="after")
+    def _check_renditions(self) -> ChannelConfig:
+        specs = join_renditions(self.pack, self.renditions, self.palette)
+        names = [spec.name for spec in specs]
+        if self.atlas and "rendition" in self.atlas.model_fields_set and self.atlas.rendition not in names:
+            raise ValueError(f"atlas.rendition {self.atlas.rendition!r} is none of its renditions: {', '.join(names)}")
+        return self
 
 
 class PublishConfig(Section):

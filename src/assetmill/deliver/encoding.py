@@ -50,7 +50,7 @@ def encode_rendition(
 ) -> Encoded:
     """The file of composed pixels, uint8 (H, W, 3 or 4), in sRGB and saying so.
 
-    `metadata` stands in it: texts in PNG, EXIF and XMP in every format. With `max_bytes` the file and `reserve` more
+    `metadata` stands in it, as `metadata.save_options` puts it into each format. With `max_bytes` the file and `reserve` more
     bytes (of a signature that comes later) stay within it: the highest quality from `quality` down to `min_quality`
     that fits, the strongest compression of lossless formats, and colours down to `min_colours` of a PNG. What does not
     fit is refused with its size.

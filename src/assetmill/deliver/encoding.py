@@ -50,10 +50,10 @@ def encode_rendition(
 ) -> Encoded:
     """The file of composed pixels, uint8 (H, W, 3 or 4), in sRGB and saying so.
 
-    `metadata` stands in it, as `metadata.save_options` puts it into each format. With `max_bytes` the file and `reserve` more
-    bytes (of a signature that comes later) stay within it: the highest quality from `quality` down to `min_quality`
-    that fits, the strongest compression of lossless formats, and colours down to `min_colours` of a PNG. What does not
-    fit is refused with its size.
+    `metadata` stands in it, as `metadata.save_options` puts it into each format. With `max_bytes` the file and
+    `reserve` more bytes (of a signature that comes later) stay within it: the highest quality from `quality` down to
+    `min_quality` that fits, the strongest compression of lossless formats, and colours down to `min_colours` of a PNG.
+    What does not fit is refused with its size.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or 0 in pixels.shape:
         raise ValueError(f"pixels must be uint8 (H, W, 3) or (H, W, 4), not {pixels.dtype} {pixels.shape}")

@@ -442,3 +442,29 @@ def test_crashing_item_is_set_aside(tmp_path: Path) -> None:
     toys.write_sheet()
     assert toys.run()["exit_code"] == 0
     assert len(toys.published()) == 5
+
+
+def test_provenance_of_a_file(say: Any, tmp_path: Path) -> None:
+    """A published file says where it comes from, for people and machines; an edited one gives exit code 1."""
+    from assetmill.deliver.credentials import Signer
+    from assetmill.deliver.facts import facts_of
+    from assetmill.deliver.metadata import describe
+    from certificates import issue
+    from test_deliver_metadata import PROVENANCE, entry, picture
+
+    identity, facts = issue(), facts_of(entry(alt={"": "red \x1b[31m sword"}), PROVENANCE)
+    signer = Signer(identity.chain, identity.key_pem(), "es256")
+    signed = signer.sign(picture(describe(facts, "full"), "png"), "image/png", facts)
+    file, roots = tmp_path / "sword.png", tmp_path / "roots.pem"
+    file.write_bytes(signed)
+    roots.write_bytes(identity.root)
+    found = say("provenance", file, "--trust", roots, "--json")
+    assert found.code == 0
+    assert (found.json["verdict"], found.json["ai_generated"], found.json["settings"]["Seed"]) == ("valid", True, "7")
+    shown = say("provenance", file)
+    assert "valid, by a signer that no given root vouches for" in shown.err
+    assert "\x1b[31m" not in shown.err
+    file.write_bytes(signed[:-30] + b"\x00" + signed[-29:])
+    assert say("provenance", file, "--json").code == 1
+    assert say("provenance", tmp_path / "none.png").code == 2
+    assert "no picture" in say("provenance", roots).err or say("provenance", roots).code == 2

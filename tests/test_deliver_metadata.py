@@ -223,6 +223,7 @@ def test_disclosure_sidecar_tells_no_prompt() -> None:
     assert public["ai_generated"] is True
     assert (public["licence"], public["system"], public["picture"]) == ("openrail++", "maker/model", "d" * 64)
     assert public["alt"] == {"x-default": "a red sword", "de-DE": "ein rotes Schwert"}
+    assert facts.making is not None
     assert request_from_json(full["making"]["request"]) == facts.making.settings
     assert set(public) == set(full) - {"making"}
 
@@ -261,7 +262,7 @@ def test_an_own_system_name_hides_the_model() -> None:
 def test_empty_facts_leave_nothing_empty() -> None:
     """Fields that nobody filled are left out, not written empty."""
     facts = facts_of(entry(alt={}, licence="", commercial=None, columns={}), ProvenanceConfig())
-    assert set(read_packet(write_packet(facts, full=False))) == {
+    assert set(read_packet(write_packet(facts))) == {
         "Iptc4xmpExt:DigitalSourceType", "Iptc4xmpExt:AISystemUsed", "Iptc4xmpExt:AISystemVersionUsed",
         "xmp:CreatorTool",
     }  # fmt: skip

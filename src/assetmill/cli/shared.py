@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,6 +45,29 @@ def open_catalog_of(config_path: Path, *, read_only: bool = True) -> Catalog:
 
     name, store = open_store_of(config_path, read_only=read_only)
     return open_catalog(store, name)
+
+
+def read_file(path: Path) -> bytes:
+    from assetmill.records import InputError, Problem
+
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(Problem(str(error.strerror), "correct the path", file=str(path))) from error
+
+
+def flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested facts as lines for people: `xmp dc:title x-default`. What a terminal would obey is made harmless."""
+    lines: dict[str, str] = {}
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            lines |= flat(value, f"{prefix}{name} ")
+        elif isinstance(value, (list, tuple)):
+            lines |= flat({str(n): v for n, v in enumerate(value, 1)}, f"{prefix}{name} ")
+        else:
+            text = "" if value is None else str(value)
+            lines[prefix + str(name)] = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+    return lines
 
 
 def print_facts(title: str, facts: dict[str, Any], as_json: bool) -> None:

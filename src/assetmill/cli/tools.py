@@ -1,4 +1,5 @@
-"""Commands about the installation: what would stop a night, the config's schema, how good the models are."""
+"""Commands about the installation and single files: what would stop a night, the config's schema, how good the models
+are, where a picture comes from."""
 
 from __future__ import annotations
 
@@ -7,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from assetmill.cli.shared import AsJson, stderr_console
-from assetmill.operate.exits import UNAVAILABLE, print_json
+from assetmill.cli.shared import AsJson, flat, print_facts, read_file, stderr_console
+from assetmill.operate.exits import SOME_FAILED, UNAVAILABLE, print_json
+from assetmill.records import InputError, Problem
 
 eval_app = typer.Typer(help="Measure models.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -16,6 +18,7 @@ eval_app = typer.Typer(help="Measure models.", no_args_is_help=True, rich_markup
 def add_to(app: typer.Typer) -> None:
     """Adds the commands to the program."""
     app.command()(doctor)
+    app.command()(provenance)
     app.command()(schema)
 
 
@@ -36,6 +39,26 @@ def doctor(
         stderr_console().print(make_table("doctor", ("", "what", "found", "way out"), rows))
     if not all(f.ok for f in findings):
         raise typer.Exit(UNAVAILABLE)
+
+
+def provenance(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Picture: PNG, JPEG, WebP or AVIF.", show_default=False)],
+    trust: Annotated[Path | None, typer.Option(metavar="PEM", help="Root certificates that are trusted.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read what a file says of where it comes from, and check its credentials; exit code 1 if they don't hold."""
+    from assetmill.deliver.inspect import inspect_file
+    from assetmill.deliver.picture import PictureError
+
+    roots = read_file(trust) if trust else b""
+    try:
+        found = inspect_file(read_file(file), name=str(file), trust=roots)
+    except PictureError as error:
+        raise InputError(Problem(str(error))) from error
+    # For people the settings stand one by one.
+    print_facts(file.name, found if as_json else flat({k: v for k, v in found.items() if k != "parameters"}), as_json)
+    if found["credentials"]["present"] and not found["credentials"]["valid"]:
+        raise typer.Exit(SOME_FAILED)
 
 
 def schema() -> None:

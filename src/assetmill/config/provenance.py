@@ -10,6 +10,9 @@ from pydantic import Field, model_validator
 from assetmill.config.base import Section
 
 Url = Annotated[str, Field(pattern=r"^https?://[^\s<>\"]+$", max_length=2048)]
+PlainUrl = Annotated[str, Field(pattern=r"^https?://[^\s<>\"@]+$", max_length=2048)]
+"""Without a user's name and password, which would come into error messages."""
+
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -44,7 +47,7 @@ class CredentialsConfig(Section):
     algorithm: Literal["auto", "es256", "es384", "es512", "ps256", "ps384", "ps512", "ed25519"] = Field(
         "auto", description="Signature algorithm; `auto` takes the one that fits the key."
     )
-    timestamp_url: Url | None = Field(
+    timestamp_url: PlainUrl | None = Field(
         None, description="RFC 3161 time stamp server: signatures outlive the certificate. Asked once per file."
     )
     trust: Path | None = Field(None, description="PEM file of root certificates that checks of signed files trust.")

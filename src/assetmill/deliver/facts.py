@@ -69,6 +69,7 @@ class Facts:
     `digital_source` is an IPTC digital source type as a URI, empty where none is claimed. `licence` and `commercial`
     are those of the model. `alt` is the alternative text by locale (empty key: the sheet's own language). `data_mining`
     is one of the words of `publish.provenance.data_mining`. There is no time in it: the same facts give the same bytes.
+    `making` is None where nobody knows it, as of a picture from outside.
     """
 
     digital_source: str
@@ -87,7 +88,7 @@ class Facts:
     licensor_url: str = ""
     data_mining: str = "unspecified"
     tool: str = TOOL
-    making: Making
+    making: Making | None = None
 
 
 def digital_source_of(request: Request) -> str:
@@ -105,11 +106,11 @@ def facts_of(
     entry: CatalogEntry, provenance: ProvenanceConfig, *, adapter_names: Mapping[str, str] | None = None
 ) -> Facts:
     """What the files of a catalog entry may say. `adapter_names` names LoRAs by the hash of their file."""
-    settings = request_from_json(entry.request)
+    making = _making(entry, provenance.prompt_writer, adapter_names or {}) if entry.request else None
     # A name of one's own stands for model and revision both.
     version = provenance.ai_system_version or ("" if provenance.ai_system else entry.revision)
     return Facts(
-        digital_source=entry.digital_source or digital_source_of(settings),
+        digital_source=entry.digital_source or (digital_source_of(making.settings) if making else ""),
         system=provenance.ai_system or entry.model or entry.engine,
         system_version=version,
         licence=entry.licence,
@@ -124,23 +125,28 @@ def facts_of(
         licensor=provenance.licensor,
         licensor_url=provenance.licensor_url or "",
         data_mining=provenance.data_mining,
-        making=Making(
-            asset_id=entry.asset_id,
-            rank=entry.rank,
-            template=entry.template,
-            cell=dict(entry.cell),
-            settings=settings,
-            request=entry.request,
-            request_key=entry.request_key,
-            upscaler=entry.upscaler,
-            scale=round(entry.width / settings.width, 3),
-            judge=entry.judge,
-            score=entry.score,
-            prompt_writer=provenance.prompt_writer,
-            columns=dict(entry.columns),
-            versions=dict(entry.versions),
-            adapter_names=adapter_names or {},
-        ),
+        making=making,
+    )
+
+
+def _making(entry: CatalogEntry, prompt_writer: str, adapter_names: Mapping[str, str]) -> Making:
+    settings = request_from_json(entry.request)
+    return Making(
+        asset_id=entry.asset_id,
+        rank=entry.rank,
+        template=entry.template,
+        cell=dict(entry.cell),
+        settings=settings,
+        request=entry.request,
+        request_key=entry.request_key,
+        upscaler=entry.upscaler,
+        scale=round(entry.width / settings.width, 3),
+        judge=entry.judge,
+        score=entry.score,
+        prompt_writer=prompt_writer,
+        columns=dict(entry.columns),
+        versions=dict(entry.versions),
+        adapter_names=dict(adapter_names),
     )
 
 

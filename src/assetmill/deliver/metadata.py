@@ -48,10 +48,10 @@ def describe(facts: Facts, embed: Embed) -> FileMetadata:
     The settings stand in text chunks for PNG and in the EXIF user comment for all other formats, as the tools that
     read them expect.
     """
-    if embed == "disclosure":
-        return FileMetadata(xmp=write_packet(facts, full=False))
+    if embed == "disclosure" or facts.making is None:
+        return FileMetadata(xmp=write_packet(facts))
     text = {PARAMETERS: settings_text(facts.making)}
-    return FileMetadata(text, comment_exif(text), write_packet(facts, full=True))
+    return FileMetadata(text, comment_exif(text), write_packet(facts, facts.making))
 
 
 def save_options(metadata: FileMetadata, format: str) -> dict[str, Any]:
@@ -94,9 +94,8 @@ def sidecar(facts: Facts, embed: Embed, *, picture: str = "") -> bytes:
         **{name: value for name, value in public.items() if value not in ("", None)},
         **({"alt": alt} if alt else {}),
     }
-    if embed == "full":
+    if embed == "full" and facts.making is not None:
         making = asdict(facts.making)
-        making["adapter_names"] = dict(facts.making.adapter_names)
         del making["settings"]  # the payload in `request` is what makes it again
         out["making"] = {**making, "parameters": settings_text(facts.making)}
     text = json.dumps(out, ensure_ascii=False, indent=1) + "\n"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from assetmill.deliver.facts import Facts, clean
+from assetmill.deliver.facts import Facts, Making, clean
 
 NAMESPACES: Mapping[str, str] = MappingProxyType(
     {
@@ -50,17 +50,17 @@ class PacketError(ValueError):
     """Bytes that are no XMP packet, or one that is not safe to read."""
 
 
-def write_packet(facts: Facts, *, full: bool) -> bytes:
+def write_packet(facts: Facts, making: Making | None = None) -> bytes:
     """The packet (UTF-8, read-only, without padding: files get their signature over it) of a file.
 
-    Without `full` it holds no prompt and nothing else of how the picture was made.
+    Without `making` it holds no prompt and nothing else of how the picture was made.
     """
     # Prefixes are written out: ElementTree's own registry of them is one for all threads.
     top = ET.Element("x:xmpmeta", {f"xmlns:{prefix}": uri for prefix, uri in NAMESPACES.items()})
     about = ET.SubElement(ET.SubElement(top, "rdf:RDF"), "rdf:Description", {"rdf:about": ""})
     _write_public(about, facts)
-    if full:
-        _write_prompts(about, facts)
+    if making is not None:
+        _write_prompts(about, making)
     return (_HEAD + ET.tostring(top, encoding="unicode") + _TAIL).encode()
 
 
@@ -90,10 +90,10 @@ def _write_public(about: ET.Element, facts: Facts) -> None:
     _put(about, "assetmill:CommercialUse", "" if facts.commercial is None else str(facts.commercial))
 
 
-def _write_prompts(about: ET.Element, facts: Facts) -> None:
-    request = facts.making.settings
+def _write_prompts(about: ET.Element, making: Making) -> None:
+    request = making.settings
     _put(about, "Iptc4xmpExt:AIPromptInformation", prompt_information(request.positive, request.negative))
-    _put(about, "Iptc4xmpExt:AIPromptWriterName", facts.making.prompt_writer)
+    _put(about, "Iptc4xmpExt:AIPromptWriterName", making.prompt_writer)
 
 
 def prompt_information(positive: str, negative: str) -> str:

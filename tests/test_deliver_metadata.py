@@ -292,6 +292,15 @@ def test_a_strangers_packet_is_reported(packet: bytes) -> None:
     assert found["problems"]
 
 
+@pytest.mark.parametrize("format", ["png", "jpeg", "avif"])
+def test_a_damaged_picture_still_tells(format: str) -> None:
+    """Cut off in its pixels, a file still says what it says, and that it is damaged."""
+    data = picture(describe(facts_of(entry(), PROVENANCE), "full"), format)
+    found = read_back(data[:-200])
+    assert found["settings"]["Prompt"] == "a sword"
+    assert found["xmp"]["dc:title"] == {"x-default": "The Sword"}
+
+
 def test_attributes_are_properties_too() -> None:
     """Other writers put simple properties into attributes; those are read as well."""
     packet = (

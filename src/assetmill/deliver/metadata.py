@@ -107,18 +107,23 @@ def read_back(data: bytes, *, name: str = "") -> dict[str, Any]:
     """What a file says of itself, whoever wrote it.
 
     `media_type`, `width`, `height`; `parameters` (the text as it stands) and `settings` (its fields), `text` (other
-    texts), `xmp` (properties by prefixed name); those that are missing are empty. `problems` says what cannot be read.
-    `name` is named in errors. Raises PictureError for files that are no picture.
+    texts), `xmp` (properties by prefixed name); those that are missing are empty. `problems` says what cannot be read,
+    as where the picture is damaged. `name` is named in errors. Raises PictureError for files that are no picture.
     """
     media_type, width, height = measure(data, name=name)
-    texts = read_text(data, name=name)
-    packet = _packet_of(data, name)
+    problems = []
+    with open_picture(data, name=name) as image:
+        try:
+            texts = read_text(data, name=name)
+        except PictureError as error:  # what stands before the damage was read with the header
+            problems.append(str(error))
+            texts = {k: str(v) for k, v in image.info.items() if isinstance(k, str) and isinstance(v, str)}
+        packet = image.info.get("xmp") or texts.get(PNG_XMP, "")
     texts.pop(PNG_XMP, None)
     parameters = texts.pop(PARAMETERS, "")
-    problems = []
     properties: dict[str, Any] = {}
     try:
-        properties = read_packet(packet) if packet else {}
+        properties = read_packet(packet if isinstance(packet, bytes) else packet.encode()) if packet else {}
     except PacketError as error:
         problems.append(str(error))
     return {
@@ -131,11 +136,3 @@ def read_back(data: bytes, *, name: str = "") -> dict[str, Any]:
         "xmp": properties,
         "problems": problems,
     }
-
-
-def _packet_of(data: bytes, name: str) -> bytes:
-    with open_picture(data, name=name) as image:
-        if image.format == "PNG":
-            image.load()
-        packet = image.info.get("xmp") or image.info.get(PNG_XMP) or b""
-    return packet if isinstance(packet, bytes) else str(packet).encode("utf-8", "replace")

@@ -24,6 +24,30 @@ SHOPS = ("shopify", "merchant-tsv", "merchant-xml")
 """Formats that name pictures by public URLs."""
 
 
+SHOPIFY_PICTURE = ("Product image URL", "Image position", "Image alt text", "Variant image URL")
+"""Columns of the product CSV that name pictures: they are filled from the catalog."""
+
+SHOPIFY_VARIANT = (
+    "SKU", "Barcode", "Option1 name", "Option1 value", "Option1 Linked To", "Option2 name", "Option2 value",
+    "Option2 Linked To", "Option3 name", "Option3 value", "Option3 Linked To", "Price", "Compare-at price",
+    "Cost per item", "Charge tax", "Tax code", "Unit price total measure", "Unit price total measure unit",
+    "Unit price base measure", "Unit price base measure unit", "Inventory tracker", "Inventory quantity",
+    "Continue selling when out of stock", "Weight value (grams)", "Weight unit for display", "Requires shipping",
+    "Fulfillment service",
+)  # fmt: skip
+"""Columns that every variant of a product has for itself."""
+
+SHOPIFY_COLUMNS = (
+    "Title", "URL handle", "Description", "Vendor", "Product category", "Type", "Tags", "Published on online store",
+    "Status", *SHOPIFY_VARIANT, *SHOPIFY_PICTURE, "Gift card", "SEO title", "SEO description",
+)  # fmt: skip
+"""The columns of Shopify's product template, in its order; metafields and Google Shopping columns may follow."""
+
+_SHOPIFY_OTHER = re.compile(r"Google Shopping / .+|.+ \(product\.metafields\..+\..+\)")
+_MERCHANT_FIELD = re.compile(r"[a-z][a-z0-9_]*")
+_MERCHANT_PICTURE = ("image_link", "additional_image_link", "structured_title", "structured_description")
+
+
 class FeedConfig(Section):
     """One file for one reader, written into the store whenever the catalog changes."""
 
@@ -63,7 +87,9 @@ class FeedConfig(Section):
         for field in ("title", "description"):
             if field in self.generated and field not in self.fields:
                 raise ValueError(f"`generated` names {field!r}, which `fields` has not")
-        missing = [field for field in self._required() if not self.fields.get(field, "").strip()]
+        if problem := self._field_problem():
+            raise ValueError(problem)
+        missing = [field for field in self.required if not self.fields.get(field, "").strip()]
         if missing:
             raise ValueError(
                 f"a {self.format} feed needs {', '.join(missing)} in `fields`, as patterns: "
@@ -72,12 +98,29 @@ class FeedConfig(Section):
             )
         return self
 
-    def _required(self) -> tuple[str, ...]:
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Fields that must be mapped, and have a value for every asset."""
         if self.format == "shopify":
             return ("Title", "Option1 name", "Option1 value") if self.group is not None else ("Title",)
         if self.is_merchant and not self.supplemental:
             return ("title", "description", "link", "price", "availability")
         return ()
+
+    def _field_problem(self) -> str:
+        """What is wrong with the names of `fields`; empty for nothing."""
+        for name in self.fields:
+            if self.format == "shopify":
+                if name in SHOPIFY_PICTURE:
+                    return f"{name!r} is filled from the catalog; leave it out of `fields`"
+                if name not in SHOPIFY_COLUMNS and not _SHOPIFY_OTHER.fullmatch(name):
+                    return f"{name!r} is no column of Shopify's product CSV; they are {', '.join(SHOPIFY_COLUMNS)}"
+            elif self.is_merchant:
+                if name in _MERCHANT_PICTURE:
+                    return f"{name!r} is filled by the feed; leave it out of `fields` (texts: `generated`)"
+                if not _MERCHANT_FIELD.fullmatch(name):
+                    return f"{name!r} is no attribute of Google's product data: write it like google_product_category"
+        return ""
 
 
 def pattern_problem(pattern: str, allowed: Collection[str]) -> str:

@@ -37,7 +37,7 @@ _PICTURES = PictureRules(
 _LONGEST: Mapping[str, int] = {"id": 50, "title": 150, "description": 5000, "link": 2000, "image_link": 2000}
 """Most characters of an attribute."""
 
-_PLAIN = AttributesImpl[str]({})
+_PLAIN: AttributesImpl[str] = AttributesImpl({})
 
 Attributes = dict[str, str | tuple[str, ...] | Mapping[str, str]]
 """An item's attributes by name: a text, several, or sub-attributes."""

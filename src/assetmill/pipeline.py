@@ -181,6 +181,8 @@ def begin_run(
 ) -> Iterator[Run]:
     """Holds the lock of the job's config, plans under it, and gives the run. Raises AlreadyRunning, InputError."""
     with hold_lock(job.store, job.config.name, owner={"config": str(job.path)}) as lock:
+        # What a recall that was interrupted had not taken out yet, before the plan looks at the catalog.
+        job.catalog.withdraw(note="taken out by the next run", always=False)
         job.refresh()
         plan = plan_job(job)
         for problem in job.index.problems:
@@ -252,6 +254,7 @@ def finish_run(run: Run, publish_now: bool = True) -> dict[str, Any]:
             else None
         )
         if publish_now:
+            job.catalog.withdraw(run=run.id, note="recalled during the run", always=False)
             published = publish(
                 run.plan.to_publish, run.plan.removed, store=job.store, config_name=job.config.name,
                 retire=job.config.publish.removed == "retire", index=job.index, catalog=job.catalog,

@@ -16,27 +16,26 @@ import json
 import logging
 import os
 import random
-import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from assetmill.records import InputError, Problem, asset_key
+from assetmill.storage.bans import Bans, open_bans
 from assetmill.storage.entries import SMALL_FIELDS, CatalogEntry, entries_to_table, entry_from_row, entry_schema
+from assetmill.storage.holds import append_hold, read_hold
 from assetmill.storage.layout import catalog_prefix
 from assetmill.storage.parallel import map_ahead
 from assetmill.storage.store import CorruptObject, MissingObject, Store, StoreUnavailable
 from assetmill.storage.table import SHARD_ROWS, Conflict, Manifest, MissingVersion, VersionedTable
+from assetmill.storage.withdrawal import concat_rows, covered_entries, find_covered, rows_without, what_is_left
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["Catalog", "CatalogDiff", "CatalogEntry", "CatalogHeld", "Verification", "VersionInfo", "open_catalog"]
-
-_HOLD_NAME = re.compile(r"\d{8,}\.json")
 
 log = logging.getLogger(__name__)
 
@@ -153,8 +152,8 @@ class Catalog:
         return [entry_from_row(row) for row in table.to_pylist()]
 
     def versions(self) -> list[VersionInfo]:
-        """All versions, oldest first."""
-        return list(map_ahead(self._info, range(1, self.latest() + 1), threads=self.threads))
+        """All versions that have not expired, oldest first."""
+        return list(map_ahead(self._info, self._table.versions(), threads=self.threads))
 
     def diff(self, old: int, new: int) -> CatalogDiff:
         """What changed between two versions; reads only shards they do not share.
@@ -183,8 +182,8 @@ class Catalog:
         """Publishes a new version and returns its number; that of the newest one when there is nothing to do.
 
         All entries of every asset in `upserts` are replaced by those given; the assets of the ids in `remove_assets`
-        go. When somebody else publishes meanwhile, the change is made again on top of theirs. Raises CatalogHeld
-        after a rollback. Store the pictures first.
+        go. When somebody else publishes meanwhile, the change is made again on top of theirs. What bans cover is left
+        out, and taken out where it is in. Raises CatalogHeld after a rollback. Store the pictures first.
         """
         gone = {asset_key(asset_id) for asset_id in remove_assets}
         rows = entries_to_table(upserts)
@@ -193,13 +192,53 @@ class Catalog:
             self.repair_latest()
             return self.latest()
         meta = {"action": "publish", "run": run, "note": note}
-        return self._commit(lambda base: self._table.commit(rows, gone, base=base, meta=meta), check=True)
+
+        def write(base: int, bans: Bans) -> int:
+            touched = gone | set(rows["asset_key"].to_pylist())
+            allowed, stay, emptied = rows, rows.slice(0, 0), set()
+            if bans:
+                reasons = bans.reasons(rows)
+                for reason in sorted(set(filter(None, reasons))):
+                    log.warning("not published: %s", reason)
+                allowed = rows.filter([not reason for reason in reasons])
+                stay, emptied = self._without_banned(base, bans)
+            left = concat_rows(allowed, rows_without(stay, touched))
+            emptied |= touched - set(left["asset_key"].to_pylist())
+            return self._table.commit(left, emptied, base=base, meta={**meta, "bans": bans.digest})
+
+        return self._commit(write, check=True)
+
+    def withdraw(self, *, run: str = "", note: str = "", always: bool = True) -> int:
+        """Publishes a version without what bans cover, whether or not the catalog is held; gives its number.
+
+        A version comes of it even where nothing was covered, so that whoever publishes at this moment has to look at
+        the bans again; not where the newest version was made under the same bans, and with `always` off only where
+        something was covered.
+        """
+
+        def write(base: int, bans: Bans) -> int:
+            manifest = self._manifest(base)
+            if manifest.meta.get("bans", "") == bans.digest:
+                return base
+            stay, emptied = self._without_banned(base, bans)
+            if not (always or emptied or stay.num_rows):
+                return base
+            meta = {"action": "recall", "run": run, "note": note, "bans": bans.digest}
+            return self._table.commit(stay, emptied, base=base, meta=meta)
+
+        return self._commit(write, check=False)
+
+    def covered(self, bans: Bans, versions: Iterable[int] | None = None) -> Iterator[tuple[int, CatalogEntry, str]]:
+        """Entries that bans cover, with the first version that holds each and the reason; of the newest if None."""
+        manifests = [self._manifest(v) for v in (versions or [self.latest()])]
+        return covered_entries(self._table, manifests, bans)
 
     def rollback(self, to: int, *, reason: str = "", by: str = "") -> int:
         """Publishes the content of an older version as a new one and returns its number.
 
         Writes a hold before anything else: publishing refuses until `release`. Works when the newest version is
-        damaged. Raises InputError when there is no such version, CorruptObject when that one is not whole.
+        damaged. What was recalled since then does not come back. Raises InputError when there is no such version,
+        CorruptObject when that one is not whole.
         """
         newest = self.latest()
         if to < 1:
@@ -208,27 +247,20 @@ class Catalog:
             )
         for shard in self._manifest(to).shards.values():
             self._table.check_shard(shard)
-        self._append_hold({"action": "hold", "to": to, "from": newest, "reason": reason, "by": by})
+        append_hold(self.store, self._prefix, {"action": "hold", "to": to, "from": newest, "reason": reason, "by": by})
         meta = {"action": "rollback", "run": "", "note": reason, "to": to}
-        return self._commit(lambda base: self._table.restore(to, number=base + 1, meta=meta), check=False)
+
+        def write(base: int, bans: Bans) -> int:
+            stay, emptied = self._without_banned(to, bans)
+            return self._table.restore(
+                to, number=base + 1, meta={**meta, "bans": bans.digest}, upserts=stay, delete_assets=emptied
+            )
+
+        return self._commit(write, check=False)
 
     def held(self) -> dict[str, Any] | None:
         """The hold on the catalog (`to`, `from`, `reason`, `by`, `created`), or None."""
-        key = self._last_hold()
-        if key is None:
-            return None
-        try:
-            record: dict[str, Any] = json.loads(self.store.get(key))
-            if record["action"] == "release":
-                return None
-            if record["action"] == "hold" and {"to", "created"} <= record.keys():
-                return record
-            raise ValueError("it is neither a hold nor a release")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:  # MissingObject is a KeyError
-            raise CorruptObject(
-                key,
-                f"whether the catalog is held cannot be read ({error!r}); `assetmill catalog release CONFIG` ends it",
-            ) from error
+        return read_hold(self.store, self._prefix)
 
     def release(self, *, reason: str = "", by: str = "") -> bool:
         """Lets the catalog be published again; False when it was not held."""
@@ -237,7 +269,7 @@ class Catalog:
                 return False
         except CorruptObject as error:
             log.warning("released, although: %s", error)
-        self._append_hold({"action": "release", "reason": reason, "by": by})
+        append_hold(self.store, self._prefix, {"action": "release", "reason": reason, "by": by})
         return True
 
     def repair_latest(self) -> bool:
@@ -256,13 +288,14 @@ class Catalog:
             repaired = True  # and look again: another publisher may have been faster
         return repaired
 
-    def _commit(self, write: Callable[[int], int], *, check: bool) -> int:
+    def _commit(self, write: Callable[[int, Bans], int], *, check: bool) -> int:
         while True:
-            base = self.latest()  # before looking for a hold: a rollback in between then makes a conflict
+            base = self.latest()  # before looking for holds and bans: what comes in between then makes a conflict
+            bans = open_bans(self.store, self.config_name)
             if check:
                 self._refuse_if_held()
             try:
-                version = write(base)
+                version = write(base, bans)
                 break
             except Conflict:
                 time.sleep(random.uniform(0, 0.02))  # so that many at once do not go on in step
@@ -271,6 +304,11 @@ class Catalog:
         except StoreUnavailable as error:  # published it is; the hint is made right by the next one
             log.warning("version %d is published, but latest.json could not be written: %s", version, error)
         return version
+
+    def _without_banned(self, version: int, bans: Bans) -> tuple[pa.Table, set[str]]:
+        """What is left of a version's assets that bans cover in part, and the keys of those they cover whole."""
+        manifest = self._manifest(version)
+        return what_is_left(self._table, manifest, find_covered(self._table, manifest, bans))
 
     def _refuse_if_held(self) -> None:
         if hold := self.held():
@@ -365,7 +403,8 @@ class Catalog:
             raise InputError(
                 Problem(
                     f"the catalog of {self.config_name!r} has no version {version}",
-                    f"versions go from 1 to {self.latest()}: see `assetmill catalog list CONFIG`",
+                    f"versions go up to {self.latest()}, old ones may have expired: see `assetmill catalog list "
+                    "CONFIG`",
                 )
             ) from error
 
@@ -394,24 +433,6 @@ class Catalog:
                 text = json.dumps(row, sort_keys=True).encode()
                 found[row["asset_id"]] = hashlib.sha256(found.get(row["asset_id"], b"") + text).digest()
         return found
-
-    def _last_hold(self) -> str | None:
-        """The key of the newest hold or release."""
-        last = None
-        for info in self.store.list(f"{self._prefix}/hold/"):
-            if _HOLD_NAME.fullmatch(info.key.rpartition("/")[2]):
-                last = info.key
-        return last
-
-    def _append_hold(self, record: Mapping[str, Any]) -> None:
-        now = datetime.now(UTC).isoformat(timespec="microseconds")
-        data = json.dumps({"schema": 1, **record, "created": now, "token": os.urandom(8).hex()}, indent=1).encode()
-        last = self._last_hold()
-        number = int(Path(last).stem) + 1 if last else 1
-        while not self.store.put_if_absent(
-            f"{self._prefix}/hold/{number:08d}.json", data, media_type="application/json"
-        ):
-            number += 1
 
 
 def _hashes_of(renditions: str | None) -> list[tuple[str, str]]:

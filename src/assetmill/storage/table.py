@@ -133,13 +133,13 @@ class VersionedTable:
 
     def latest(self) -> int:
         """The number of the newest version; 0 for a table that was never written."""
-        newest = 0
+        return max(self.versions(), default=0)
+
+    def versions(self) -> list[int]:
+        """The numbers of all versions there are, ascending; old ones may have expired."""
         # Numbers have eight digits: "/0" keeps the shards, which lie beside them, out of the listing.
-        for info in self.store.list(f"{self.prefix}/0"):
-            match = _MANIFEST_NAME.fullmatch(info.key.removeprefix(self.prefix + "/"))
-            if match:
-                newest = max(newest, int(match[1]))
-        return newest
+        names = (info.key.removeprefix(self.prefix + "/") for info in self.store.list(f"{self.prefix}/0"))
+        return sorted(int(match[1]) for match in map(_MANIFEST_NAME.fullmatch, names) if match)
 
     def manifest(self, version: int | None = None) -> Manifest:
         """The manifest of a version (the newest if None). Raises MissingVersion, or CorruptObject if it was damaged."""
@@ -282,27 +282,44 @@ class VersionedTable:
         be in one of them, and ascending asset keys save rewriting shards. `number` skips over versions that cannot be
         read any more. Raises Conflict when that version exists.
         """
-        import pyarrow as pa
-
         new = base + 1 if number is None else number
         if self.store.stat(self.manifest_path(new)) is not None:
             raise Conflict(f"{self.prefix} has a version {new} already")
+        shards = self._changed(self.manifest(base), upserts, delete_assets)
+        return self._commit_manifest(new, base, shards, meta)
+
+    def restore(
+        self,
+        version: int,
+        *,
+        number: int,
+        meta: Mapping[str, Any],
+        upserts: pa.Table | None = None,
+        delete_assets: Collection[str] = (),
+    ) -> int:
+        """Writes version `number` with the shards of an older one, which must all be there, changed as by `commit`.
+
+        Raises Conflict.
+        """
+        old = self.manifest(version)
+        for shard in old.shards.values():
+            self.check_shard(shard)
+        return self._commit_manifest(number, number - 1, self._changed(old, upserts, delete_assets), meta)
+
+    def _changed(
+        self, base: Manifest, upserts: pa.Table | Iterable[pa.Table] | None, delete_assets: Collection[str]
+    ) -> Mapping[str, Shard]:
+        """The shards of a version with the rows of some assets replaced; stored, but named by no manifest yet."""
+        import pyarrow as pa
+
         tables = [] if upserts is None else [upserts] if isinstance(upserts, pa.Table) else upserts
         with ThreadPoolExecutor(self.threads, thread_name_prefix="store") as pool:
-            draft = _Draft(self, self.manifest(base), pool)
+            draft = _Draft(self, base, pool)
             if delete_assets:
                 draft.replace(self.schema.empty_table(), delete_assets)
             for table in tables:
                 draft.replace(table.select(self.schema.names).cast(self.schema))
-            shards = draft.finish()
-        return self._commit_manifest(new, base, shards, meta)
-
-    def restore(self, version: int, *, number: int, meta: Mapping[str, Any]) -> int:
-        """Writes version `number` with the shards of an older one, which must all be there. Raises Conflict."""
-        shards = self.manifest(version).shards
-        for shard in shards.values():
-            self.check_shard(shard)
-        return self._commit_manifest(number, number - 1, shards, meta)
+            return draft.finish()
 
     def _commit_manifest(self, new: int, parent: int, shards: Mapping[str, Shard], meta: Mapping[str, Any]) -> int:
         values: dict[str, Any] = {

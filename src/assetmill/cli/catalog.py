@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from assetmill.cli.shared import AsJson, ConfigPath, Version, open_catalog_of, print_facts, stderr_console
+from assetmill.cli import taking_back
+from assetmill.cli.shared import (
+    AsJson,
+    By,
+    ConfigPath,
+    Reason,
+    Version,
+    open_catalog_of,
+    open_store_of,
+    print_facts,
+    stderr_console,
+    who,
+)
 from assetmill.operate.exits import SOME_FAILED, print_json
 
 catalog_app = typer.Typer(help="What is published, by version.", no_args_is_help=True, rich_markup_mode=None)
@@ -99,17 +111,25 @@ def catalog_verify(config: ConfigPath, version: Version = None, as_json: AsJson 
 def catalog_rollback(
     config: ConfigPath,
     version: Annotated[int, typer.Argument(min=1, metavar="VERSION", help="See `list`.")],
+    reason: Reason = "",
+    by: By = None,
     as_json: AsJson = False,
 ) -> None:
-    """Publish an older version again, and hold it there until `release`."""
-    new = open_catalog_of(config, read_only=False).rollback(version)
+    """Publish an older version again, without what was recalled since, and hold it there until `release`."""
+    from assetmill.operate.recall import roll_back
+
+    name, store = open_store_of(config, read_only=False)
+    new = roll_back(store, name, version, reason=reason, by=who(by))
     print_facts("rolled back", {"version": new, "like": version, "held": "until `assetmill catalog release`"}, as_json)
 
 
 @catalog_app.command("release")
-def catalog_release(config: ConfigPath, as_json: AsJson = False) -> None:
+def catalog_release(config: ConfigPath, reason: Reason = "", by: By = None, as_json: AsJson = False) -> None:
     """Let publishing go on after a rollback."""
     catalog = open_catalog_of(config, read_only=False)
     was = catalog.held()
-    catalog.release()
+    catalog.release(reason=reason, by=who(by))
     print_facts("released", {"was_held": was or "not held"}, as_json)
+
+
+taking_back.add_to(catalog_app)

@@ -25,6 +25,16 @@ Force = Annotated[
 ]
 Version = Annotated[int | None, typer.Option(min=1, help="A catalog version; the latest if left out.")]
 
+Reason = Annotated[str, typer.Option("--reason", help="Why; kept on record.")]
+By = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who; the user's name if left out.")]
+
+
+def who(by: str | None) -> str:
+    """Who does this, for the record."""
+    from assetmill.operate.lock import describe_process
+
+    return by if by is not None else str(describe_process()["user"])
+
 
 def stderr_console() -> Console:
     from rich.console import Console

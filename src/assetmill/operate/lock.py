@@ -69,14 +69,15 @@ class Lock:
 
 @contextlib.contextmanager
 def hold_lock(
-    store: Store, config_name: str, *, owner: Mapping[str, Any] | None = None, ttl: float = TTL
+    store: Store, config_name: str, *, owner: Mapping[str, Any] | None = None, ttl: float = TTL, purpose: str = ""
 ) -> Iterator[Lock]:
     """Holds the lock of a config while the block runs; raises AlreadyRunning at once when it is taken.
 
     `owner` adds to what others are told (say `run` and `command`; no secrets). A thread renews the lock every
-    third of `ttl` seconds. Raises StoreUnavailable when the store does not answer.
+    third of `ttl` seconds. A lock with a `purpose` is another one than that of runs. Raises StoreUnavailable when the
+    store does not answer.
     """
-    holder = _Holder(store, layout.lock_path(config_name), {**describe_process(), **(owner or {})}, ttl)
+    holder = _Holder(store, layout.lock_path(config_name, purpose), {**describe_process(), **(owner or {})}, ttl)
     lock = holder.acquire(config_name)
     stop = threading.Event()
     renewer = threading.Thread(target=holder.renew, args=(lock, stop), name=f"lock-{config_name}", daemon=True)

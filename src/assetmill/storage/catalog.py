@@ -29,8 +29,8 @@ from assetmill.storage.holds import append_hold, read_hold
 from assetmill.storage.layout import catalog_prefix
 from assetmill.storage.parallel import map_ahead
 from assetmill.storage.store import CorruptObject, MissingObject, Store, StoreUnavailable
-from assetmill.storage.table import SHARD_ROWS, Conflict, Manifest, MissingVersion, VersionedTable
-from assetmill.storage.withdrawal import concat_rows, covered_entries, find_covered, rows_without, what_is_left
+from assetmill.storage.table import SHARD_ROWS, Conflict, Manifest, MissingVersion, Shard, VersionedTable
+from assetmill.storage.withdrawal import concat_rows, find_covered, rows_without, what_is_left
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -132,6 +132,18 @@ class Catalog:
             for row in table.to_pylist():
                 yield entry_from_row(row)
 
+    def shards(self, versions: Iterable[int], columns: Sequence[str]) -> Iterator[tuple[tuple[int, ...], pa.Table]]:
+        """Columns of some versions, a shard at a time, each shard once with the versions that hold it."""
+        shards: dict[str, tuple[Shard, list[int]]] = {}
+        for version in versions:
+            for shard in self._manifest(version).shards.values():
+                name = " ".join(file.sha256 for file in shard.parts.values())
+                shards.setdefault(name, (shard, []))[1].append(version)
+        return map_ahead(
+            lambda held: (tuple(held[1]), self._table.read_shard(held[0], columns)), shards.values(),
+            threads=self.threads,
+        )  # fmt: skip
+
     def fingerprints(self, version: int | None = None) -> dict[str, tuple[str, str, str]]:
         """The `work_key`, `select_key` and `meta_key` of every published asset, by asset key."""
         found: dict[str, tuple[str, str, str]] = {}
@@ -195,7 +207,8 @@ class Catalog:
 
         def write(base: int, bans: Bans) -> int:
             touched = gone | set(rows["asset_key"].to_pylist())
-            allowed, stay, emptied = rows, rows.slice(0, 0), set()
+            allowed, stay = rows, rows.slice(0, 0)
+            emptied: set[str] = set()
             if bans:
                 reasons = bans.reasons(rows)
                 for reason in sorted(set(filter(None, reasons))):
@@ -227,11 +240,6 @@ class Catalog:
             return self._table.commit(stay, emptied, base=base, meta=meta)
 
         return self._commit(write, check=False)
-
-    def covered(self, bans: Bans, versions: Iterable[int] | None = None) -> Iterator[tuple[int, CatalogEntry, str]]:
-        """Entries that bans cover, with the first version that holds each and the reason; of the newest if None."""
-        manifests = [self._manifest(v) for v in (versions or [self.latest()])]
-        return covered_entries(self._table, manifests, bans)
 
     def rollback(self, to: int, *, reason: str = "", by: str = "") -> int:
         """Publishes the content of an older version as a new one and returns its number.

@@ -163,6 +163,34 @@ class Index:
                         found[key] = history_of([row])
             return found
 
+    def mentioning(self, texts: Collection[str]) -> dict[str, AssetHistory]:
+        """The histories, by asset id, of assets whose records hold one of some texts (hashes of pictures, say).
+
+        Reads every record there is: some seconds for a million.
+        """
+        import pyarrow.compute as pc
+
+        def search() -> set[str]:
+            homes: set[str] = set()
+            for table in self._table.iter_shards(self._manifest, ["asset_key", "lines"]):
+                for text in texts:
+                    said = pc.fill_null(pc.match_substring(table["lines"], text), False)
+                    homes.update(table.filter(said)["asset_key"].to_pylist())
+            return homes
+
+        with self._lock:
+            homes = self._guarded(search)
+            for segment in self._tail():
+                read = self._read_segment(segment.key)
+                if not isinstance(read, str) and any(text in line for line in read.lines for text in texts):
+                    homes.update(segment.asset_keys)
+            found = {}
+            for rows in self._rows(homes).values():
+                history = history_of(rows.values())
+                ids = {r.asset_id for r in history.requests.values()} | {v.asset_id for v in history.variants.values()}
+                found.update(dict.fromkeys(ids, history))
+            return found
+
     # --- folding ---
 
     def compact(self, min_segments: int = 64) -> int | None:

@@ -167,8 +167,9 @@ def embeddings_prefix(judge_key: str) -> str:
     return f"embeddings/{_match(_SHA256, judge_key, 'a judge key', '64 lower-case hex digits')}/"
 
 
-def lock_path(config: str) -> str:
-    return f"locks/{_config(config)}.json"
+def lock_path(config: str, purpose: str = "") -> str:
+    """Key of a config's lock: that of its runs, or the one for another purpose."""
+    return f"locks/{_config(config)}{'.' + _config(purpose) if purpose else ''}.json"
 
 
 def published_path(channel: str, asset_folder: str, name: str, hash8: str, ext: str) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from assetmill.storage.bans import Bans
-from assetmill.storage.entries import CatalogEntry, entry_from_row
-from assetmill.storage.table import Manifest, Shard, VersionedTable
+from assetmill.storage.table import Manifest, VersionedTable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,32 +37,6 @@ def what_is_left(table: VersionedTable, manifest: Manifest, covered: dict[str, s
     pairs = zip(rows["asset_key"].to_pylist(), rows["rank"].to_pylist(), strict=True)
     left = rows.filter(pa.array([rank not in covered[key] for key, rank in pairs], pa.bool_()))
     return left, covered.keys() - set(left["asset_key"].to_pylist())
-
-
-def covered_entries(
-    table: VersionedTable, manifests: Iterable[Manifest], bans: Bans
-) -> Iterator[tuple[int, CatalogEntry, str]]:
-    """Entries of several versions that bans cover: the version, the entry and the reason.
-
-    A shard that versions share is read once, and its entries come with the first version that holds it.
-    """
-    seen: set[str] = set()
-    for manifest in manifests:
-        for shard in manifest.shards.values():
-            name = _name(shard)
-            if name in seen:
-                continue
-            seen.add(name)
-            reasons = bans.reasons(table.read_shard(shard, bans.row_columns))
-            places = [n for n, reason in enumerate(reasons) if reason]
-            if places:
-                rows = table.read_shard(shard, table.schema.names).take(places)
-                for place, row in zip(places, rows.to_pylist(), strict=True):
-                    yield manifest.version, entry_from_row(row), reasons[place]
-
-
-def _name(shard: Shard) -> str:
-    return " ".join(file.sha256 for file in shard.parts.values())
 
 
 def rows_without(rows: pa.Table, asset_keys: Collection[str]) -> pa.Table:

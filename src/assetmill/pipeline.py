@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ from assetmill.operate.report import RunTotals, best_known_rates, build_report, 
 from assetmill.operate.runs import new_run_id, write_json
 from assetmill.operate.stages import Stages
 from assetmill.records import InputError, Prompt, asset_key, content_key
+from assetmill.storage.bans import open_bans
 from assetmill.storage.catalog import Catalog
 from assetmill.storage.index import open_index
 from assetmill.storage.layout import decisions_prefix
@@ -114,7 +115,7 @@ class Run:
         if self._dispatcher is None:
             job = self.job
             press = Press(job.store, job.config, self.stages)
-            drafts = Drafts(job.config, job.terms, job.meta_context, self.id)
+            drafts = Drafts(job.config, job.terms, job.meta_context, self.id, job.bans)
             threads = max(job.config.run.writers, 4)
             self._dispatcher = Dispatcher(press, drafts, partial(files_by_recipe, job.catalog), threads=threads)
         return self._dispatcher
@@ -254,6 +255,9 @@ def finish_run(run: Run, publish_now: bool = True) -> dict[str, Any]:
             else None
         )
         if publish_now:
+            # Somebody may have taken things back during the run.
+            job.bans = open_bans(job.store, job.config.name)
+            run.dispatcher.drafts = replace(run.dispatcher.drafts, bans=job.bans)
             job.catalog.withdraw(run=run.id, note="recalled during the run", always=False)
             published = publish(
                 run.plan.to_publish, run.plan.removed, store=job.store, config_name=job.config.name,

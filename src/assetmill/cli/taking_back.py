@@ -11,7 +11,6 @@ from assetmill.cli.shared import (
     By,
     ConfigPath,
     Reason,
-    open_catalog_of,
     open_store_of,
     print_facts,
     stderr_console,
@@ -69,7 +68,10 @@ def recall(
     (kind, value) = given[0]
     settings = read_config(config)
     store = open_store(settings.store, settings.store_url, read_only=dry_run)
-    found = take_back(store, settings.name, kind, value, reason=reason, by=who(by), dry_run=dry_run)
+    found = take_back(
+        store, settings.name, kind, value, reason=reason, by=who(by), dry_run=dry_run,
+        base_url=settings.publish.base_url or "",
+    )  # fmt: skip
     if as_json:
         print_json(found.as_json())
         return
@@ -138,12 +140,17 @@ def query(
     as_json: AsJson = False,
 ) -> None:
     """Find published files by what they were made with; values of one key are alternatives, keys must all hold."""
+    from assetmill.config import read_config
     from assetmill.operate.query import Question
     from assetmill.operate.query import query as find
     from assetmill.operate.recall import resolve_hash
     from assetmill.records import InputError, Problem
+    from assetmill.storage.catalog import open_catalog
+    from assetmill.storage.store import open_store
 
-    catalog = open_catalog_of(config)
+    settings = read_config(config)
+    store = open_store(settings.store, settings.store_url, read_only=True)
+    catalog = open_catalog(store, settings.name)
     columns: dict[str, list[str]] = {}
     for text in where or ():
         column, equals, value = text.partition("=")
@@ -155,7 +162,8 @@ def query(
     for kind, values in (("adapter", adapter), ("blob", blob)):
         if values:
             asked[kind] = [resolve_hash(catalog, kind, v) for v in values]
-    found = find(catalog, Question(asked, columns), all_versions=all_versions)
+    base_url = settings.publish.base_url or ""
+    found = find(catalog, Question(asked, columns), all_versions=all_versions, base_url=base_url)
     if as_json:
         print_json({"variants": len(found), "found": [f.as_json() for f in found]})
     else:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from assetmill.config import Config
 from assetmill.intake.plan import AssetPlan
 from assetmill.records import OutcomeRecord, RequestRecord, VariantRecord, content_key
+from assetmill.storage.bans import Bans
 from assetmill.storage.entries import CatalogEntry
 from assetmill.storage.index import AssetHistory
 
@@ -32,12 +33,16 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Drafts:
-    """Turns what was chosen of an asset into catalog entries without files. `meta_context` is the plan's."""
+    """Turns what was chosen of an asset into catalog entries without files. `meta_context` is the plan's.
+
+    What `bans` cover gives none: its files are not even made.
+    """
 
     config: Config
     terms: Terms
     meta_context: str
     run_id: str
+    bans: Bans = field(default_factory=Bans)
 
     def of(self, plan: AssetPlan, history: AssetHistory | None) -> list[CatalogEntry]:
         """The entries of an asset by rank; none where its choice is not settled for what the plan wants."""
@@ -47,7 +52,8 @@ class Drafts:
         if outcome.status != "chosen" or (outcome.work_key, outcome.select_key) != (plan.work_key, plan.select_key):
             return []
         variants = [history.variants[key] for key in outcome.chosen]
-        return [self._entry(plan, history, variant, rank) for rank, variant in enumerate(variants, 1)]
+        entries = [self._entry(plan, history, variant, rank) for rank, variant in enumerate(variants, 1)]
+        return [entry for entry in entries if not self.bans.reason_of(entry)]
 
     def _entry(self, plan: AssetPlan, history: AssetHistory, variant: VariantRecord, rank: int) -> CatalogEntry:
         made: RequestRecord = history.requests[variant.request_key]

@@ -9,8 +9,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
+from assetmill.deliver.fill import public_url
 from assetmill.records import InputError, Problem
 from assetmill.storage.bans import KINDS, Ban, Bans, wildcard
 from assetmill.storage.catalog import Catalog
@@ -96,11 +96,6 @@ def bans_for(kind: str, values: Sequence[str]) -> Bans:
     return Bans(tuple(Ban(v, kind, v, blobs=(v,) if kind == "blob" else ()) for v in values))
 
 
-def url_of(base_url: str, key: str) -> str:
-    """The public address of an object, or an empty text without a base."""
-    return f"{base_url.rstrip('/')}/{quote(key)}" if base_url else ""
-
-
 def _tables(
     catalog: Catalog, versions: Sequence[int], asked: Sequence[Bans], columns: bool
 ) -> Iterator[tuple[tuple[int, ...], pa.Table]]:
@@ -120,7 +115,7 @@ def _found(row: Mapping[str, Any], versions: Sequence[int], newest: int, base_ur
     values = {name: row[name] or "" for name in _SHOWN if name not in ("rank", "score", "object_key", "renditions")}
     return Found(
         **values, rank=row["rank"], score=row["score"], versions=(min(versions), max(versions)),
-        live=newest in versions, files=files, urls=tuple(url_of(base_url, key) for key in files if base_url),
+        live=newest in versions, files=files, urls=tuple(public_url(base_url, key) for key in files if base_url),
     )  # fmt: skip
 
 

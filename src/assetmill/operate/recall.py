@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from assetmill.deliver.fill import public_url
 from assetmill.operate.lock import AlreadyRunning, hold_lock
-from assetmill.operate.query import Found, Question, query, url_of
+from assetmill.operate.query import Found, Question, query
 from assetmill.records import InputError, Problem, blob_key
 from assetmill.storage.bans import Ban, ban
 from assetmill.storage.catalog import Catalog, open_catalog
@@ -182,7 +183,7 @@ def _summary(found: Sequence[Found], before: int, base_url: str) -> tuple[tuple[
             if old is not None:
                 versions = (min(old.versions[0], versions[0]), max(old.versions[1], versions[1]))
             live = one.versions[1] >= before or (old is not None and old.live)
-            files[key] = Takedown(key, url_of(base_url, key), one.asset_id, one.rank, versions, live)
+            files[key] = Takedown(key, public_url(base_url, key), one.asset_id, one.rank, versions, live)
     live_ones = [f for f in found if f.versions[1] >= before]
     assets = tuple(sorted({f.asset_id for f in live_ones}))
     return assets, len(live_ones), tuple(sorted(files.values(), key=lambda t: (not t.live, t.key)))

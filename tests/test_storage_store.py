@@ -461,7 +461,7 @@ def test_reading_only_makes_nothing(root: Path) -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries without their waits: botocore's back-off is not what is tested."""
-    monkeypatch.setattr(s3, "_pause", lambda attempt: None)
+    monkeypatch.setattr(s3, "pause", lambda attempt: None)
     monkeypatch.setattr(
         "botocore.retries.standard.RetryHandler.compute_retry_delay", lambda self, context: 0, raising=False
     )

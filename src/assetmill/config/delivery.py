@@ -23,6 +23,12 @@ class StoreConfig(Section):
     endpoint_url: str | None = None
     region: str | None = None
     profile: str | None = None
+    multipart_bytes: int = Field(
+        64 * 2**20,
+        ge=5 * 2**20,
+        le=5 * 2**30,
+        description="In a bucket, larger objects go up in parts of this size, each checked and tried again by itself.",
+    )
     options: Mapping[str, str] = Field(
         default_factory=dict,
         description="Extra put_object arguments: ServerSideEncryption, ACL, StorageClass …",

@@ -1,6 +1,7 @@
 """A store in a bucket of any S3-compatible server that keeps to conditional writes.
 
-Every object is one PUT, so it is there whole or not at all. `put_if_absent` is `If-None-Match: *`, `swap` is
+Every object is one PUT, or one completion of an upload in parts (`storage.multipart`), so it is there whole or not at
+all. `put_if_absent` is `If-None-Match: *`, `swap` is
 `If-Match` with the ETag. Both are tried out at opening: some servers ignore them and overwrite. Some (Ceph's
 gateway up to 16 at least) compare `If-Match` with the bare ETag and refuse it in the quotes that HTTP asks for; which
 form a server understands is found out at opening too.
@@ -16,22 +17,26 @@ import contextlib
 import functools
 import hashlib
 import os
-import random
-import time
+import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from assetmill.storage import layout
+from assetmill.storage import layout, multipart
+from assetmill.storage.s3_errors import code_of, passes, pause, repeated, status_of
 from assetmill.storage.store import CorruptObject, MissingObject, ObjectInfo, StoreRefused, StoreUnavailable
 
 if TYPE_CHECKING:
     from assetmill.config import StoreConfig
 
 MAX_OBJECT_BYTES = 5 * 1024**3
-"""S3's limit for one PUT. Larger objects need a multipart upload, whose condition some servers ignore."""
+"""S3's limit for one PUT. Larger objects need an upload in parts, whose condition some servers ignore."""
+
+CONNECT_TIMEOUT = 10.0
+READ_TIMEOUT = 60.0
+"""Seconds without an answer after which a request is tried again."""
 
 TRIES = 5
 """Tries of one operation, by botocore within each of ours (see `_passes`)."""
@@ -40,9 +45,11 @@ PAGE = 1000
 """Objects asked for at once by a list; S3's own limit."""
 
 _OURS = {"Bucket", "Key", "Body", "ContentType", "ContentLength", "ContentMD5", "IfMatch", "IfNoneMatch"}
-_BROKEN_ON_ITS_WAY = {"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "InvalidDigest"}
 _PROBED: dict[tuple[Any, ...], str] = {}
 """Stores found fit in this process, and the form of ETags that `If-Match` wants there."""
+
+_TAKES_PARTS: dict[tuple[Any, ...], bool] = {}
+"""Whether the completion of an upload in parts keeps to its condition there."""
 
 
 def open_bucket(config: StoreConfig, url: str, *, read_only: bool = False) -> BucketStore:
@@ -57,7 +64,10 @@ def open_bucket(config: StoreConfig, url: str, *, read_only: bool = False) -> Bu
         raise StoreRefused("store.endpoint_url holds credentials; take them out and give them in the environment")
     # The process is part of the key: a client does not survive a fork.
     client = _client(os.getpid(), config.endpoint_url, config.region, config.profile)
-    store = BucketStore(client, bucket, prefix.strip("/"), options=_put_options(client, config.options))
+    store = BucketStore(
+        client, bucket, prefix.strip("/"), options=_put_options(client, config.options),
+        part_bytes=config.multipart_bytes,
+    )  # fmt: skip
     place = (os.getpid(), store.url, config.endpoint_url, config.region, config.profile)
     if read_only:
         store.check_bucket()
@@ -79,8 +89,8 @@ def _client(pid: int, endpoint_url: str | None, region: str | None, profile: str
     own_server = endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     settings = Config(
         max_pool_connections=32,
-        connect_timeout=10,
-        read_timeout=60,
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=READ_TIMEOUT,
         retries={"mode": "standard", "total_max_attempts": TRIES},
         # Other servers rarely have a DNS name per bucket.
         s3={"addressing_style": "path"} if own_server else None,
@@ -103,6 +113,11 @@ def _put_options(client: Any, options: Any) -> dict[str, Any]:
     members = client.meta.service_model.operation_model("PutObject").input_shape.members
     found: dict[str, Any] = {}
     for name, value in options.items():
+        if name.startswith("SSECustomer"):
+            raise StoreRefused(
+                f"store.options.{name}: a key of your own would stand in the config and be needed by every reader; use "
+                "ServerSideEncryption: aws:kms with SSEKMSKeyId"
+            )
         kind = getattr(members.get(name), "type_name", None)
         if kind not in ("string", "boolean", "integer") or name in _OURS or "Checksum" in name:
             known = sorted(n for n, s in members.items() if s.type_name == "string" and n not in _OURS)
@@ -114,15 +129,28 @@ def _put_options(client: Any, options: Any) -> dict[str, Any]:
 
 
 class BucketStore:
-    """Implements `Store` over a boto3 client. `etag_form` is how `If-Match` wants an ETag: quoted or bare."""
+    """Implements `Store` over a boto3 client. `etag_form` is how `If-Match` wants an ETag: quoted or bare.
 
-    def __init__(self, client: Any, bucket: str, prefix: str, *, options: dict[str, Any] | None = None) -> None:
+    Objects larger than `part_bytes` go up in parts of that size.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        bucket: str,
+        prefix: str,
+        *,
+        options: dict[str, Any] | None = None,
+        part_bytes: int = 64 * 2**20,
+    ) -> None:
         self._client = client
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self._options = options or {}
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self.etag_form = '"{}"'
+        self._part_bytes = part_bytes
+        self._parts_lock = threading.Lock()
 
     # --- fitness ---
 
@@ -131,7 +159,7 @@ class BucketStore:
         try:
             self._ask("", lambda: self._client.head_bucket(Bucket=self._bucket))
         except StoreUnavailable as error:
-            if _status(error.__cause__) != 403:  # a reader may be allowed to read objects and nothing else
+            if status_of(error.__cause__) != 403:  # a reader may be allowed to read objects and nothing else
                 raise
 
     def probe(self) -> None:
@@ -168,7 +196,7 @@ class BucketStore:
             # botocore tries requests again, but not the download of a body: so that is part of what we try
             return self._ask(key, lambda: self._client.get_object(**where)["Body"].read())
         except StoreUnavailable as error:
-            if _code(error.__cause__) in ("NoSuchKey", "404"):
+            if code_of(error.__cause__) in ("NoSuchKey", "404"):
                 raise MissingObject(key, self.url) from error
             if type(error.__cause__).__name__ == "FlexibleChecksumError":
                 raise CorruptObject(key, f"{self.url} hands out other bytes than it was given") from error
@@ -179,7 +207,7 @@ class BucketStore:
         try:
             found = self._ask(key, lambda: self._client.head_object(**where))
         except StoreUnavailable as error:
-            if _status(error.__cause__) == 404:
+            if status_of(error.__cause__) == 404:
                 return None
             raise
         return ObjectInfo(key, found["ContentLength"], _bare(found["ETag"]), found["LastModified"].timestamp())
@@ -226,7 +254,7 @@ class BucketStore:
         try:
             self._ask(key, lambda: self._client.delete_object(**where))
         except StoreUnavailable as error:
-            if _code(error.__cause__) != "NoSuchKey":
+            if code_of(error.__cause__) != "NoSuchKey":
                 raise
 
     def _put(
@@ -235,9 +263,14 @@ class BucketStore:
         """Stores an object and gives its ETag, or None when the condition was not met."""
         from botocore.exceptions import BotoCoreError, ClientError
 
-        if len(data) > MAX_OBJECT_BYTES:
-            raise ValueError(f"{key} has {len(data)} bytes; a bucket takes at most {MAX_OBJECT_BYTES}: split it")
         where = {"Bucket": self._bucket, "Key": self._key(key)}
+        if len(data) > self._part_bytes and "IfMatch" not in condition and self._takes_parts(bool(condition)):
+            return self._put_parts(key, data, condition, media_type)
+        if len(data) > MAX_OBJECT_BYTES:
+            raise ValueError(
+                f"{key} has {len(data)} bytes; this server takes at most {MAX_OBJECT_BYTES} in one conditional PUT "
+                "and ignores the condition of uploads in parts: split it, or use a server that keeps to it"
+            )
         sha256 = base64.b64encode(hashlib.sha256(data).digest()).decode()
         what = {**self._options, "Body": data, "ContentType": media_type, "ChecksumSHA256": sha256}
         if cache_control:
@@ -245,19 +278,19 @@ class BucketStore:
         answer_lost = False
         for attempt in range(TRIES):
             if attempt:
-                _pause(attempt)
+                pause(attempt)
             try:
                 answer = self._client.put_object(**where, **what, **condition)
             except ClientError as error:
                 # A try before this answer may have landed: only then can the object be our own.
-                answer_lost |= error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0) > 0
-                if condition and (_status(error) == 412 or _code(error) == "NoSuchKey"):
+                answer_lost |= repeated(error)
+                if condition and (status_of(error) == 412 or code_of(error) == "NoSuchKey"):
                     return self._own_etag(key, data) if answer_lost else None
-                if _passes(error):
-                    answer_lost |= _status(error) >= 500
+                if passes(error):
+                    answer_lost |= status_of(error) >= 500
                     last: Exception = error
                     continue
-                if condition and _status(error) == 501:
+                if condition and status_of(error) == 501:
                     raise self._refused("it does not know them") from error
                 raise self._unavailable(key, error) from error
             except BotoCoreError as error:
@@ -271,6 +304,82 @@ class BucketStore:
             elif "IfMatch" in condition:
                 condition = {"IfMatch": self.etag_form.format(etag)}
         raise self._unavailable(key, last) from last
+
+    def _takes_parts(self, conditional: bool) -> bool:
+        """Whether an upload in parts is safe here. Asked once per process and store, at the first large object."""
+        place = (os.getpid(), self.url, self._endpoint)
+        with self._parts_lock:
+            if place not in _TAKES_PARTS:
+                multipart.sweep_uploads(self._client, self._bucket, self._prefix)
+                key = f"probe/{uuid.uuid4().hex}"
+                self._put(key, b"first", {"IfNoneMatch": "*"}, "text/plain")
+                try:
+                    where = {"Bucket": self._bucket, "Key": self._key(key)}
+                    _TAKES_PARTS[place] = multipart.keeps_condition(
+                        self._client, where, lambda call: self._ask(key, call)
+                    )
+                finally:
+                    with contextlib.suppress(StoreUnavailable):
+                        self.delete(key)
+        return _TAKES_PARTS[place] or not conditional
+
+    def _put_parts(self, key: str, data: bytes, condition: dict[str, str], media_type: str) -> str | None:
+        """Stores a large object in parts and gives its ETag, or None when the condition was not met."""
+        where = {"Bucket": self._bucket, "Key": self._key(key)}
+
+        def ask(call: Callable[[], Any]) -> Any:
+            return self._ask(key, call)
+
+        upload = multipart.begin_upload(self._client, where, media_type, self._options, ask)
+        etag = None
+        try:
+            size = multipart.part_size(len(data), self._part_bytes)
+            parts = multipart.send_parts(self._client, where, upload, data, size, ask)
+            etag = self._complete(key, upload, parts, data, condition)
+        finally:
+            if etag is None:
+                multipart.abort_upload(self._client, where, upload)
+        return etag
+
+    def _complete(
+        self, key: str, upload: str, parts: Sequence[multipart.Part], data: bytes, condition: dict[str, str]
+    ) -> str | None:
+        """Completes an upload. What is found there after a lost answer is compared: it may be our own."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        where = {"Bucket": self._bucket, "Key": self._key(key)}
+        answer_lost = False
+        for attempt in range(TRIES):
+            if attempt:
+                pause(attempt)
+            try:
+                return multipart.complete_upload(self._client, where, upload, parts, condition)
+            except ClientError as error:
+                last: Exception = error
+                answer_lost |= repeated(error)
+                if condition and status_of(error) == 412:
+                    return self._own_parts(key, data, parts) if answer_lost else None
+                if code_of(error) == "NoSuchUpload":  # completed, by a request whose answer we never saw
+                    own = self._own_parts(key, data, parts)
+                    if own is not None or condition:
+                        return own
+                if not passes(error):
+                    break
+                answer_lost |= status_of(error) >= 500
+            except BotoCoreError as error:  # no answer, after botocore's own tries
+                last = error
+                own = self._own_parts(key, data, parts)
+                if own is not None:
+                    return own
+                break
+        raise self._unavailable(key, last) from last
+
+    def _own_parts(self, key: str, data: bytes, parts: Sequence[multipart.Part]) -> str | None:
+        """The ETag of what is there when that is the object of these parts."""
+        info = self.stat(key)
+        if info is None or info.size != len(data):
+            return None
+        return info.version if info.version == multipart.expected_etag(parts) else self._own_etag(key, data)
 
     def _own_etag(self, key: str, data: bytes) -> str | None:
         info = self.stat(key)
@@ -304,17 +413,19 @@ class BucketStore:
         )
         for attempt in range(TRIES):
             if attempt:
-                _pause(attempt)
+                pause(attempt)
             try:
                 return call()
             except ClientError as error:
                 last: Exception = error
-                if not _passes(error):
+                if not passes(error):
                     break
             except BotoCoreError as error:
                 last = error
                 if not isinstance(error, broken_downloads):
                     break  # no answer at all, which botocore has tried again by itself, or nothing that would pass
+            except multipart.BrokenPart as error:
+                last = error
         raise self._unavailable(key, last) from last
 
     @property
@@ -332,7 +443,7 @@ class BucketStore:
     def _way_out(self, error: Exception) -> str:
         from botocore.exceptions import NoCredentialsError, ParamValidationError
 
-        code = _code(error)
+        code = code_of(error)
         if isinstance(error, NoCredentialsError):
             return "give credentials in the environment (AWS_ACCESS_KEY_ID …), in ~/.aws, or as the machine's role"
         if code in ("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"):
@@ -350,35 +461,5 @@ class BucketStore:
         return "check store.endpoint_url and the server, then run again: it resumes"
 
 
-def _passes(error: Any) -> bool:
-    """Whether a refusal may pass by itself.
-
-    A 409 is a race not yet decided; Ceph's gateway answers 500 to some losers of a race. botocore repeats a 5xx
-    too, but only while few requests of a client fail.
-    """
-    return _status(error) in (409, 429, 500, 502, 503, 504) or _code(error) in _BROKEN_ON_ITS_WAY
-
-
-def _status(error: Any) -> int:
-    """The HTTP status of a ClientError, 0 of anything else."""
-    return int(_response(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _code(error: Any) -> str:
-    """The S3 error code of a ClientError, empty of anything else."""
-    return str(_response(error).get("Error", {}).get("Code", ""))
-
-
-def _response(error: Any) -> dict[str, Any]:
-    from botocore.exceptions import ClientError
-
-    return dict(error.response) if isinstance(error, ClientError) else {}
-
-
 def _bare(etag: str) -> str:
     return etag.strip('"')
-
-
-def _pause(attempt: int) -> None:
-    """Full jitter: clients that collided once come back apart."""
-    time.sleep(random.uniform(0, min(5.0, 0.1 * 2**attempt)))

@@ -55,12 +55,12 @@ def content_of(store: Store) -> dict[str, tuple[Any, ...]]:
 
 
 def test_a_night_over_a_bad_line_publishes_the_same(moto_endpoint: Endpoint, tmp_path: Path, quick: None) -> None:
-    """With one request in twelve going wrong, every asset is published, whole, as over a good line."""
+    """With one request in eight going wrong, every asset is published, whole, as over a good line."""
     with production_over(moto_endpoint, tmp_path / "good") as (production, made, _):
         run_job(open_job(production.path))
         wanted = content_of(open_store(made, made.url))
     with production_over(moto_endpoint, tmp_path / "bad") as (production, made, faults):
-        faults.dice, faults.rate = random.Random(11), 1 / 12
+        faults.dice, faults.rate = random.Random(11), 1 / 8
         for _ in range(4):  # a server that fails five times in a row ends a run; the next one resumes
             try:
                 if run_job(open_job(production.path))["exit_code"] == 0:
@@ -69,7 +69,7 @@ def test_a_night_over_a_bad_line_publishes_the_same(moto_endpoint: Endpoint, tmp
                 pass
         faults.dice = None
         assert sum(faults.happened.values()) >= 10
-        assert {"lose", "half", "drop"} <= set(faults.happened)
+        assert len([kind for kind, count in faults.happened.items() if kind and count]) >= 4
         store = open_store(made, made.url)
         assert content_of(store) == wanted
         assert open_catalog(store, NAME).verify().passed

@@ -33,6 +33,7 @@ def write_page() -> None:
     sections = (
         ("pipeline", _pipeline), ("peers", _peers), ("selection", _selection), ("cut_run", _cut_run),
         ("settings", _settings), ("memory", _memory), ("orchestration", _orchestration), ("gpu", _gpu), ("plan", _plan),
+        ("provenance", _provenance),
     )  # fmt: skip
     for name, render in sections:
         path = FIGURES / f"{name}.json"
@@ -49,6 +50,24 @@ def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
 
 def _gpu(f: dict[str, Any]) -> str:
     return gpu_section(f, _table)
+
+
+def _provenance(f: dict[str, Any]) -> str:
+    rows = [
+        (
+            format, row["save"], row["save_described"], row["metadata_bytes"],
+            " / ".join(f"{n:.1f}" for n in row["sign"].values()),
+            " / ".join(f"{n:.1f}" for n in row["check"].values()), row["signature_bytes"],
+        )
+        for format, row in f["formats"].items()
+    ]  # fmt: skip
+    head = ("format", "save", "with metadata", "bytes", "sign (1 / 2 / 4 threads)", "check (1 / 2 / 4)", "bytes")
+    return (
+        "## Provenance\n\n"
+        f"`python benchmarks/provenance.py` on {machine_line(f['machine'])}. Milliseconds a file of "
+        f"{f['edge']} × {f['edge']} pixels, and bytes added; `describe` takes {f['describe']} ms of them.\n\n"
+        + _table(head, rows)
+    )
 
 
 def _selection(f: dict[str, Any]) -> str:

@@ -156,6 +156,8 @@ def test_same_facts_same_bytes() -> None:
     facts = facts_of(entry(), PROVENANCE)
     assert describe(facts, "full") == describe(replace(facts), "full")
     assert sidecar(facts, "full") == sidecar(replace(facts), "full")
+    nameless = describe(replace(facts, tool=""), "full")
+    assert b"Assetmill" not in nameless.xmp + nameless.text["parameters"].encode() + nameless.exif.replace(b"\0", b"")
 
 
 # --- disclosure ---------------------------------------------------------------------------------------------

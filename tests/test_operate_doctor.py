@@ -12,6 +12,7 @@ import pytest
 
 from assetmill.operate import doctor
 from assetmill.operate.doctor import Finding, examine
+from certificates import issue
 from productions import NAME, Production, rows
 
 
@@ -55,6 +56,20 @@ def test_missing_model(toys: Production, tmp_path: Path) -> None:
     found = findings(toys)
     assert [found[w].ok for w in ("model", "judge", "upscaler", "store")] == [False, False, True, True]
     assert found["model"].way_out == "check `model` in the config"
+
+
+def test_credentials(toys: Production, tmp_path: Path) -> None:
+    """A certificate that can sign is said to, one about to expire is found weeks before, a missing one at once."""
+    assert "credentials" not in findings(toys)
+    toys.change(publish={"credentials": {"certificate": str(tmp_path / "chain.pem"), "key": str(tmp_path / "key.pem")}})
+    for days, ok in ((90, True), (5, False)):
+        identity = issue(days=(-1, days))
+        (tmp_path / "chain.pem").write_bytes(identity.chain)
+        (tmp_path / "key.pem").write_bytes(identity.key_pem())
+        found = findings(toys)["credentials"]
+        assert (found.ok, found.found.split(" for ")[0]) == (ok, "es256, certificate valid")
+    (tmp_path / "key.pem").unlink()
+    assert "publish.credentials.key: No such file" in findings(toys)["credentials"].found
 
 
 def test_unusable_store(toys: Production) -> None:

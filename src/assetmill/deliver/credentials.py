@@ -24,6 +24,8 @@ from assetmill.deliver.facts import TRAINED, Facts, clean
 from assetmill.records import InputError, Problem
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from c2pa import Context
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
     from cryptography.x509 import Certificate
@@ -60,7 +62,8 @@ _OFFLINE = {
 class Signer:
     """Signs files; may be used from several threads at once. It keeps no key in Python's memory and prints none.
 
-    `reserve` is the largest number of bytes that a signature adds to a file.
+    `reserve` is the largest number of bytes that a signature adds to a file, `algorithm` what it signs with, `expires`
+    when its certificate does.
     """
 
     def __init__(self, chain: bytes, key: bytes, algorithm: str, timestamp_url: str = "") -> None:
@@ -69,7 +72,10 @@ class Signer:
         Signs a sample to learn what a signature takes, and whether others will accept it. InputError if not.
         """
         import c2pa
+        from cryptography.x509 import load_pem_x509_certificates
 
+        self.algorithm = algorithm
+        self.expires: datetime = load_pem_x509_certificates(chain)[0].not_valid_after_utc
         info = c2pa.C2paSignerInfo(algorithm, chain, key, timestamp_url or None)
         try:
             self._context = c2pa.Context.from_dict(_OFFLINE, signer=c2pa.Signer.from_info(info))
@@ -130,11 +136,9 @@ def manifest(facts: Facts) -> dict[str, Any]:
     agent = {"name": _short(facts.system), "version": _short(facts.system_version)}
     assertions: list[dict[str, Any]] = []
     if facts.digital_source:
-        made = {
-            "action": "c2pa.created",
-            "digitalSourceType": facts.digital_source,
-            "softwareAgent": {name: text for name, text in agent.items() if text},
-        }
+        made: dict[str, Any] = {"action": "c2pa.created", "digitalSourceType": facts.digital_source}
+        if agent["name"]:  # a version of nothing is refused
+            made["softwareAgent"] = {name: text for name, text in agent.items() if text}
         assertions.append({"label": "c2pa.actions.v2", "data": {"actions": [made]}})
     if facts.data_mining in MINING:
         denied = MINING[facts.data_mining]

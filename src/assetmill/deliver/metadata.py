@@ -50,7 +50,7 @@ def describe(facts: Facts, embed: Embed) -> FileMetadata:
     """
     if embed == "disclosure" or facts.making is None:
         return FileMetadata(xmp=write_packet(facts))
-    text = {PARAMETERS: settings_text(facts.making)}
+    text = {PARAMETERS: settings_text(facts.making, facts.tool)}
     return FileMetadata(text, comment_exif(text), write_packet(facts, facts.making))
 
 
@@ -97,7 +97,7 @@ def sidecar(facts: Facts, embed: Embed, *, picture: str = "") -> bytes:
     if embed == "full" and facts.making is not None:
         making = asdict(facts.making)
         del making["settings"]  # the payload in `request` is what makes it again
-        out["making"] = {**making, "parameters": settings_text(facts.making)}
+        out["making"] = {**making, "parameters": settings_text(facts.making, facts.tool)}
     text = json.dumps(out, ensure_ascii=False, indent=1) + "\n"
     # What is no character of UTF-8 is escaped, so that the request is read back as it was made.
     return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()

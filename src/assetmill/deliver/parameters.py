@@ -47,8 +47,8 @@ _SETTING = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 """One setting of the last line, as the web UI's `re_param` finds it."""
 
 
-def settings_text(making: Making) -> str:
-    """The `parameters` text of a picture.
+def settings_text(making: Making, tool: str = TOOL) -> str:
+    """The `parameters` text of a picture; `tool` is what stands there as the version of the program.
 
     The form has no escape for its own words: in a prompt that holds `Negative prompt:` a space is put before the
     colon, so that no reader takes one prompt for the other. The exact texts stand in the XMP packet and the sidecar.
@@ -69,7 +69,7 @@ def settings_text(making: Making) -> str:
         "Hires upscale": f"{making.scale:g}" if making.upscaler and making.scale > 1 else "",
         "Hires upscaler": making.upscaler if making.scale > 1 else "",
         "Lora hashes": ", ".join(f"{name}: {a.sha256[:10]}" for name, a in loras),
-        "Version": TOOL,
+        "Version": tool,
     }
     last = ", ".join(f"{name}: {_quoted(str(value))}" for name, value in settings.items() if value != "")
     return "\n".join(filter(None, (positive, f"{_NEGATIVE} {negative}" if negative else "", last)))

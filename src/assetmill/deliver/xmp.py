@@ -56,11 +56,15 @@ def write_packet(facts: Facts, making: Making | None = None) -> bytes:
     Without `making` it holds no prompt and nothing else of how the picture was made.
     """
     # Prefixes are written out: ElementTree's own registry of them is one for all threads.
-    top = ET.Element("x:xmpmeta", {f"xmlns:{prefix}": uri for prefix, uri in NAMESPACES.items()})
+    top = ET.Element("x:xmpmeta")
     about = ET.SubElement(ET.SubElement(top, "rdf:RDF"), "rdf:Description", {"rdf:about": ""})
     _write_public(about, facts)
     if making is not None:
         _write_prompts(about, making)
+    used = {element.tag.partition(":")[0] for element in top.iter()}
+    for prefix, uri in NAMESPACES.items():
+        if prefix in used:
+            top.set(f"xmlns:{prefix}", uri)
     return (_HEAD + ET.tostring(top, encoding="unicode") + _TAIL).encode()
 
 

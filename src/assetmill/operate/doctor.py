@@ -1,4 +1,4 @@
-"""Looks for what would stop a night, before the night: libraries, device, store, models, lock."""
+"""Looks for what would stop a night, before the night: libraries, device, store, models, lock, credentials."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from assetmill.config import Config, ModelConfig, read_config
+from assetmill.deliver.credentials import load_signer
 from assetmill.engines.memory import check_memory
 from assetmill.engines.protocols import EngineError
 from assetmill.engines.registry import resolve_judge, resolve_model, resolve_safety, resolve_upscaler
@@ -26,6 +28,7 @@ _LIBRARIES = (
     "boto3", "pillow", "prefect", "fastapi",
 )  # fmt: skip
 _LOW_DISK = 2 * 2**30
+_LOW_DAYS = 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ def examine(config_path: Path | None = None) -> list[Finding]:
             found.append(Finding(True, "config", f"{config.name} in {config_path}"))
             found.extend(_examine_models(config))
             found.extend(_examine_store(config))
+            found.extend(_examine_credentials(config))
     return found
 
 
@@ -117,6 +121,19 @@ def _examine_store(config: Config) -> Iterator[Finding]:
     who = "free" if holder is None else ", ".join(f"{k} {holder[k]}" for k in ("user", "host", "pid") if holder.get(k))
     yield Finding(holder is None, "lock", who, "wait for that run, or stop its process")
     yield from _examine_versions(config, store)
+
+
+def _examine_credentials(config: Config) -> Iterator[Finding]:
+    if config.publish.credentials is None:
+        return
+    try:
+        signer = load_signer(config.publish.credentials, config.resolve)
+    except InputError as error:
+        yield Finding(False, "credentials", str(error), "mend publish.credentials")
+        return
+    left = (signer.expires - datetime.now(UTC)).days
+    found = f"{signer.algorithm}, certificate valid for {left} more days, {signer.reserve:,} bytes a file"
+    yield Finding(left >= _LOW_DAYS, "credentials", found, "renew the certificate before it expires")
 
 
 def _examine_versions(config: Config, store: Store) -> Iterator[Finding]:

@@ -177,15 +177,16 @@ def _scale_weighted(master: np.ndarray, placed: Placement) -> np.ndarray:
     x, y = max(0, int(left - reach[0])), max(0, int(top - reach[1]))
     part = master[y : ceil(bottom + reach[1]), x : ceil(right + reach[0])]
     box = (left - x, top - y, right - x, bottom - y)
-    alpha = part[..., 3].astype(np.float32)
-
-    def scaled(plane: np.ndarray) -> np.ndarray:
-        return np.asarray(Image.fromarray(plane).resize(placed.size, Image.Resampling.LANCZOS, box=box))
-
-    opacity = scaled(alpha)
-    weight = 1 / np.maximum(opacity, 0.5)  # what is fainter is rounded to nothing
-    colours = [scaled(part[..., i] * alpha) * weight for i in range(3)]
-    return (np.stack([*colours, opacity], axis=-1).clip(0, 255) + 0.5).astype(np.uint8)
+    planes = _planes(part)
+    planes[:3] *= planes[3]
+    scaled = np.stack(
+        [
+            np.asarray(Image.fromarray(plane).resize(placed.size, Image.Resampling.LANCZOS, box=box))
+            for plane in planes
+        ]
+    )
+    scaled[:3] /= np.maximum(scaled[3], 0.5)  # what is fainter is rounded to nothing
+    return _pixels(scaled)
 
 
 def _scale_whole(pixels: np.ndarray, up: int, down: int) -> np.ndarray:
@@ -237,7 +238,7 @@ def _finish(pixels: np.ndarray, spec: RenditionConfig) -> np.ndarray:
 
 def _clear_hidden(pixels: np.ndarray) -> np.ndarray:
     """Black under what is wholly transparent: nobody sees it, and it packs to nothing."""
-    return pixels if pixels.shape[2] == 3 else pixels * (pixels[..., 3:] > 0)
+    return pixels if pixels.shape[2] == 3 else _put_under(pixels, np.zeros((1, 1, 4), np.uint8))
 
 
 def bleed_colours(pixels: np.ndarray) -> np.ndarray:
@@ -246,31 +247,49 @@ def bleed_colours(pixels: np.ndarray) -> np.ndarray:
     Colours are averaged down to one pixel and filled in from there, coarse to fine, so that what is far from an edge
     takes the mean of a wider part of it (S. Gortler et al., "The Lumigraph", 1996, section 3.2.2: pull-push).
     """
-    alpha = pixels[..., 3]
-    weight = (alpha >= _KEPT).astype(np.float32)
-    if not weight.any():
-        weight = (alpha > 0).astype(np.float32)
-    filled = _pull_push(pixels[..., :3] * weight[..., None], weight)
-    bled = pixels.copy()
-    hidden = alpha == 0
-    bled[hidden, :3] = (filled[hidden] + 0.5).astype(np.uint8)
-    return bled
+    planes = _planes(pixels)
+    known = planes[3] >= _KEPT
+    if not known.any():
+        known = planes[3] > 0
+    planes[3] = known
+    planes[:3] *= planes[3]
+    filled = _pull_push(planes)
+    filled[3] = 0
+    return _put_under(pixels, _pixels(filled))
 
 
-def _pull_push(weighted: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Means where weight is 1, and where it is 0 those of the next coarser level that has any: float32 (H, W, 3)."""
-    if weight.all() or weight.size == 1:
-        return weighted / np.maximum(weight, 1e-6)[..., None]
+def _put_under(pixels: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 4) with its wholly transparent pixels taken from another such picture."""
+    whole, other = (np.ascontiguousarray(p).view(np.uint32) for p in (pixels, hidden))  # a pixel at a time
+    return np.where(pixels[..., 3:] > 0, whole, other).view(np.uint8)
+
+
+def _pull_push(planes: np.ndarray) -> np.ndarray:
+    """float32 (4, H, W), colours that are zero where the fourth, 0 or 1, is: with these filled from the next coarser
+    level that knows any of theirs."""
+    weight = planes[3]
     height, width = weight.shape
-    odd = (height % 2, width % 2)
-    even = np.pad(weighted, ((0, odd[0]), (0, odd[1]), (0, 0))) if any(odd) else weighted
-    even_weight = np.pad(weight, ((0, odd[0]), (0, odd[1]))) if any(odd) else weight
-    total = even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]
-    heavy = even_weight[::2, ::2] + even_weight[1::2, ::2] + even_weight[::2, 1::2] + even_weight[1::2, 1::2]
-    share = np.where(heavy > 0, 1 / np.maximum(heavy, 1), 0).astype(np.float32)
-    coarse = _pull_push(total * share[..., None], (heavy > 0).astype(np.float32))
-    fine = coarse.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
-    return np.where(weight[..., None] > 0, weighted, fine)
+    if weight.size == 1 or weight.all():
+        return planes
+    even = np.pad(planes, ((0, 0), (0, height % 2), (0, width % 2))) if height % 2 or width % 2 else planes
+    columns = even[:, :, ::2] + even[:, :, 1::2]
+    coarse = columns[:, ::2] + columns[:, 1::2]
+    coarse /= np.maximum(coarse[3], 1)  # means of those known; the fourth becomes 1 where any is
+    fine = _pull_push(coarse).repeat(2, axis=1).repeat(2, axis=2)[:, :height, :width]
+    return np.where(weight > 0, planes, fine)
+
+
+def _planes(pixels: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, C) as float32 (C, H, W), in which sums run along whole rows."""
+    return pixels.transpose(2, 0, 1).astype(np.float32, order="C")
+
+
+def _pixels(planes: np.ndarray) -> np.ndarray:
+    """The other way, rounded: uint8 (H, W, C)."""
+    pixels = np.empty((*planes.shape[1:], len(planes)), np.uint8)
+    for i, plane in enumerate(planes):
+        pixels[..., i] = plane.clip(0, 255) + 0.5
+    return pixels
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:

@@ -56,7 +56,7 @@ MEANINGS: Mapping[str, str] = {
     "store.region": "Region of the bucket; from boto3's chain if left out.",
     "store.profile": "Profile of `~/.aws/config`; from boto3's chain if left out.",
     "publish.provenance": "What files say of their maker, their rights and the system that made them.",
-    "publish.channels.format": "How the file is written. JPEG has no transparency: it needs a ground.",
+    "publish.channels.renditions.format": "How the file is written. JPEG has no transparency: it needs a ground.",
     "publish.channels.atlas": "Packed sheets of one rendition; none if left out.",
     "publish.channels.renditions": "The files made of every variant.",
     "run.budget": "Limits after which a run begins no further chunk and exits with 4.",
@@ -71,7 +71,8 @@ MEANINGS: Mapping[str, str] = {
 SECTIONS = (
     "", "sheet", "prompts", "model", "model.adapters", "references", "judge", "judge.combine", "gates",
     "gates.safety", "select", "cut", "upscale", "cutout", "cutout.gates", "store", "publish",
-    "publish.provenance", "publish.credentials", "publish.feeds", "publish.channels.atlas",
+    "publish.provenance", "publish.credentials", "publish.feeds", "publish.channels", "publish.channels.renditions",
+    "publish.channels.atlas",
     "run", "run.budget", "schedule",
 )  # fmt: skip
 

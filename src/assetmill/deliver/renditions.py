@@ -180,10 +180,7 @@ def _scale_weighted(master: np.ndarray, placed: Placement) -> np.ndarray:
     planes = _planes(part)
     planes[:3] *= planes[3]
     scaled = np.stack(
-        [
-            np.asarray(Image.fromarray(plane).resize(placed.size, Image.Resampling.LANCZOS, box=box))
-            for plane in planes
-        ]
+        [np.asarray(Image.fromarray(plane).resize(placed.size, Image.Resampling.LANCZOS, box=box)) for plane in planes]
     )
     scaled[:3] /= np.maximum(scaled[3], 0.5)  # what is fainter is rounded to nothing
     return _pixels(scaled)

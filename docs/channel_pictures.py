@@ -2,7 +2,7 @@
 
     python docs/channel_pictures.py
 
-Everything in it is made by the functions that publish: cut-out, composition, encoding. Each cell shows the decoded file.
+Everything in it is made by the functions that publish: cut-out, composition, encoding. Each cell is the decoded file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
     for row in rows:
         page.paste(row, (0, y))
         y += row.height
-    page.quantize(256).save(OUT, optimize=True)
+    page.save(OUT, optimize=True)
     print(f"wrote {OUT}")
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from pydantic import ValidationError
 
-from assetmill.config import ChannelConfig, PublishConfig, RenditionConfig
+from assetmill.config import ChannelConfig, RenditionConfig
 from assetmill.config.packs import join_renditions, read_pack
 from assetmill.config.renditions import conflicts
-from assetmill.yaml_text import load_yaml
 
 
 @pytest.mark.parametrize(
@@ -90,15 +87,6 @@ def test_a_story_may_be_cut() -> None:
     own = [RenditionConfig(name="story", fit="cover", bars=None)]
     story = join_renditions("social", own)[2]
     assert (story.fit, story.bars, story.aspect, story.quality) == ("cover", None, "9:16", 90)
-
-
-def test_the_pages_example_holds() -> None:
-    """The channels in docs/publishing.md are ones that a config may have."""
-    page = (Path(__file__).parent.parent / "docs" / "publishing.md").read_text("utf-8")
-    example = load_yaml(page.split("```yaml\n")[1].split("```")[0])
-    channels = PublishConfig.model_validate(example["publish"]).channels
-    names = [spec.name for spec in join_renditions(channels["web"].pack, channels["web"].renditions)]
-    assert names == ["main", "cutout", "thumb", "hero"]
 
 
 def test_an_atlas_names_a_rendition() -> None:

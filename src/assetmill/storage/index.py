@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, TypeVar
@@ -190,6 +191,28 @@ class Index:
                 ids = {r.asset_id for r in history.requests.values()} | {v.asset_id for v in history.variants.values()}
                 found.update(dict.fromkeys(ids, history))
             return found
+
+    def iter_lines(self) -> Iterator[tuple[str, list[str]]]:
+        """Every asset's key and the lines of its records, unparsed: for readers that want a few fields of all of them.
+
+        Reads a shard at a time, assets of the tail last. Parsing is most of what `history` costs.
+        """
+        late = {name for segment in self._tail() for name in segment.asset_keys}
+        seen: set[str] = set()
+        try:
+            for table in self._table.iter_shards(self._manifest, ["asset_key", "outcome", "lines"]):
+                names, outcomes, lines = (table[c].to_pylist() for c in ("asset_key", "outcome", "lines"))
+                for name, rows in groupby(zip(names, outcomes, lines, strict=True), key=itemgetter(0)):
+                    if name not in late:
+                        text = b"\n".join(outcome or held for _, outcome, held in rows)
+                        seen.add(name)
+                        yield name, text.decode("utf-8", "surrogatepass").split("\n")
+        except CorruptObject as error:
+            self._rebuild(error)  # now everything is in the tail
+        rest = sorted({name for segment in self._tail() for name in segment.asset_keys} - seen)
+        for start in range(0, len(rest), _ASSETS_AT_ONCE):
+            for name, of_asset in self._rows(rest[start : start + _ASSETS_AT_ONCE]).items():
+                yield name, [line for row in of_asset.values() for line in row.slots.values()]
 
     # --- folding ---
 

@@ -10,6 +10,7 @@
     published/<channel>/<asset>/<name>[-<rendition>]-<hash8>.<ext>   files for people and other systems
     references/<config>.json                             which picture each URL of the sheet gave, and when
     embeddings/<judge key>/<hash>.npz                    embeddings of pictures for `match`, by the pictures' hashes
+    thumbnails/<aa>/<sha256>.webp                        small copies of blobs for the review page (may be deleted)
     locks/<config>.json                                  who is running
     aside/<key>.<hash8>                                  corrupt objects, kept for a look
 
@@ -165,6 +166,12 @@ def references_path(config: str) -> str:
 
 def embeddings_prefix(judge_key: str) -> str:
     return f"embeddings/{_match(_SHA256, judge_key, 'a judge key', '64 lower-case hex digits')}/"
+
+
+def thumbnail_path(sha256: str) -> str:
+    """Key of the small copy of a blob that the review page shows; `sha256` is the blob's name."""
+    _match(_SHA256, sha256, "a blob's name", "64 lower-case hex digits of SHA-256")
+    return f"thumbnails/{sha256[:2]}/{sha256}.webp"
 
 
 def lock_path(config: str, purpose: str = "") -> str:

@@ -1,0 +1,208 @@
+// The contact sheet: every asset with its pictures, drawn only where one looks. Rows have one height, so that ten
+// thousand pictures scroll like ten.
+
+import { h, icon, number, plural } from "./dom.js";
+import { ensure, focusAt, model, setSpot } from "./model.js";
+
+const SIZES = [96, 148, 208];
+const WHO = 236; // width of the column that says which asset it is
+const PAD = 44; // caption, gaps and border of a row, in height
+const LABELS = {
+  approved: ["good", "Approved"],
+  rejected: ["bad", "Rejected"],
+  rerolled: ["hold", "Queued"],
+  waiting: ["hold", "Held back"],
+  trouble: ["bad", "No usable picture"],
+};
+
+let frame; // scrolls
+let field; // as high as all rows
+let drawn = new Map(); // index -> { element, card }
+let geometry = { size: 148, row: 0, columns: 1 };
+let open = () => {};
+
+export function sheetView({ onOpen }) {
+  open = onOpen;
+  drawn = new Map();
+  field = h("div", { class: "field" });
+  frame = h("div", { class: "sheet", role: "list", "aria-label": "Assets" }, field);
+  frame.addEventListener("scroll", () => requestAnimationFrame(draw), { passive: true });
+  new ResizeObserver(() => { measure(); draw(true); }).observe(frame);
+  return frame;
+}
+
+export function sizeIndex() {
+  let at = 1;
+  try { at = Number(localStorage.getItem("assetmill-size") ?? 1); } catch { /* storage is off */ }
+  return SIZES[at] ? at : 1;
+}
+
+export function setSize(at) {
+  try { localStorage.setItem("assetmill-size", at); } catch { /* storage is off */ }
+  measure();
+  draw(true);
+  showFocus();
+}
+
+function measure() {
+  if (!frame) return;
+  const size = SIZES[sizeIndex()];
+  let most = 1;
+  for (const card of model.cards.values()) most = Math.max(most, Math.min(card.pictures.length, 8));
+  const width = frame.clientWidth - 24;
+  const narrow = width < 620;
+  const wanted = (narrow ? 0 : WHO) + most * (size + 10) + 40;
+  const columns = Math.min(Math.max(Math.floor(width / wanted), 1), 3);
+  geometry = { size, columns, narrow, row: size + PAD + (narrow ? 58 : 0) };
+  field.style.setProperty("--size", `${size}px`);
+  field.style.setProperty("--columns", columns);
+  field.classList.toggle("narrow", narrow);
+}
+
+export function drawSheet() {
+  measure();
+  draw(true);
+}
+
+function range() {
+  const { row, columns } = geometry;
+  const top = Math.floor(frame.scrollTop / row) - 2;
+  const bottom = Math.ceil((frame.scrollTop + frame.clientHeight) / row) + 2;
+  return [Math.max(top * columns, 0), Math.min(bottom * columns, model.keys.length)];
+}
+
+function draw(all = false) {
+  if (!frame?.isConnected) return;
+  const { row, columns } = geometry;
+  field.style.height = `${Math.ceil(model.keys.length / columns) * row}px`;
+  const [from, to] = range();
+  for (const [i, { element }] of drawn) {
+    if (i < from || i >= to || (all && i >= model.keys.length)) {
+      element.remove();
+      drawn.delete(i);
+    }
+  }
+  const active = document.activeElement?.closest?.(".thumb");
+  const wasFocused = active && frame.contains(active);
+  for (let i = from; i < to; i++) {
+    const key = model.keys[i];
+    const card = model.cards.get(key);
+    const old = drawn.get(i);
+    const mark = i === model.focus ? `${model.spot} ${model.marked.join()}` : "";
+    if (!old || all || old.card !== card || old.key !== key || old.mark !== mark) {
+      const element = card ? rowOf(card, i) : h("article", { class: "row empty-row", role: "listitem" });
+      element.style.transform = `translate(${(i % columns) * 100}%, ${Math.floor(i / columns) * row}px)`;
+      element.style.height = `${row - 8}px`;
+      if (old) {
+        const scrolled = old.element.querySelector(".strip")?.scrollLeft || 0;
+        old.element.replaceWith(element);
+        if (scrolled) element.querySelector(".strip").scrollLeft = scrolled;
+      } else field.append(element);
+      drawn.set(i, { element, card, key, mark });
+    }
+  }
+  if (wasFocused) thumbElement()?.focus({ preventScroll: true });
+  ensure(from, to + 20);
+}
+
+export function redraw() {
+  draw(false);
+}
+
+function thumbElement() {
+  return drawn.get(model.focus)?.element.querySelector(`.thumb[data-blob="${CSS.escape(model.spot)}"]`);
+}
+
+// Brings the asset in focus into view; gives it the keyboard where the sheet has it.
+export function showFocus({ take = true } = {}) {
+  if (!frame?.isConnected || !model.keys.length) return;
+  const { row, columns } = geometry;
+  const top = Math.floor(model.focus / columns) * row;
+  const room = frame.clientHeight;
+  if (top < frame.scrollTop + 8) frame.scrollTop = Math.max(top - row * 0.35, 0);
+  else if (top + row > frame.scrollTop + room) frame.scrollTop = top + row * 1.35 - room;
+  draw(false);
+  const thumb = thumbElement();
+  if (thumb && take) thumb.focus({ preventScroll: true });
+  thumb?.scrollIntoView({ block: "nearest", inline: "nearest" });
+}
+
+function rowOf(card, index) {
+  const here = index === model.focus;
+  const label = card.statuses.find((s) => LABELS[s]);
+  const chips = [];
+  if (label) {
+    const [kind, text] = LABELS[label];
+    const more = label === "rerolled" && card.queued.length ? `: ${card.queued.join(", ")}` : "";
+    chips.push(h("span", { class: `chip ${kind}`, title: text + more }, text + more));
+  }
+  if (label !== "rerolled" && card.queued.length) chips.push(h("span", { class: "chip hold" }, `Queued: ${card.queued.join(", ")}`));
+  if (card.statuses.includes("published")) chips.push(h("span", { class: "chip" }, "Published"));
+  if (card.notes) chips.push(h("span", { class: "chip" }, plural(card.notes, "note")));
+  if (card.cut) chips.push(h("span", { class: "chip faint" }, `${card.cut} cut mid-way`));
+  const who = h("div", { class: "who" },
+    h("button", { type: "button", class: "id", tabindex: "-1", title: `Open ${card.id}`, onclick: async () => { await focusAt(index); open(); } }, card.id),
+    card.title ? h("span", { class: "title" }, card.title) : null,
+    h("span", { class: "text", title: card.text }, card.text || card.reason),
+    h("span", { class: "chips" }, chips));
+  const thumbs = card.pictures.map((p, n) => thumb(card, p, n, index, here));
+  if (!thumbs.length) thumbs.push(h("p", { class: "none" }, card.reason || "No pictures yet: the next run makes them."));
+  return h("article", { class: `row${here ? " here" : ""} is-${label || "review"}`, role: "listitem", "aria-label": card.id, dataset: { key: card.key } },
+    who, h("div", { class: "strip" }, thumbs));
+}
+
+// Words for what is known of a picture, for those who cannot see it.
+export function describe(card, p, n) {
+  const parts = [`picture ${n + 1} of ${card.pictures.length} of ${card.id}: ${card.text}`];
+  if (p.score !== null) parts.push(`score ${number(p.score)}`);
+  if (p.approved) parts.push("approved");
+  if (p.rejected !== null) parts.push(`rejected${p.rejected ? `: ${p.rejected}` : ""}`);
+  if (p.refused) parts.push(`refused by a gate: ${p.refused}`);
+  if (p.published) parts.push("published");
+  if (p.adopted) parts.push("from outside");
+  return parts.join(", ");
+}
+
+export function captionOf(p, n) {
+  if (p.refused) return p.refused;
+  if (p.rejected) return p.rejected;
+  return p.score === null ? (p.adopted ? "from outside" : `${n + 1}`) : number(p.score);
+}
+
+export function image(p, { large = false, alt = "" } = {}) {
+  const small = Math.max(p.width, p.height) < 320;
+  const img = h("img", {
+    src: large ? `/pictures/${p.blob}.webp` : `/thumbnails/${p.blob}.webp`, alt, decoding: "async", draggable: false,
+    class: small ? "small" : "",
+  });
+  img.addEventListener("error", () => img.classList.add("broken"), { once: true });
+  return img;
+}
+
+export function pictureClass(p, here) {
+  return [
+    "thumb", here && p.blob === model.spot ? "spot" : "", p.approved ? "approved" : "",
+    p.rejected !== null ? "rejected" : "", p.refused ? "refused" : "", here && model.marked.includes(p.blob) ? "marked" : "",
+  ].join(" ");
+}
+
+export function badges(p) {
+  const found = [];
+  if (p.approved) found.push(h("span", { class: "badge good", title: "Approved" }, icon("check")));
+  else if (p.rejected !== null) found.push(h("span", { class: "badge bad", title: "Rejected" }, icon("cross")));
+  if (p.published) found.push(h("span", { class: "badge published", title: "Published" }, icon("pin")));
+  return found;
+}
+
+function thumb(card, p, n, index, here) {
+  const spot = here && p.blob === model.spot;
+  const choose = async () => {
+    if (model.focus !== index) await focusAt(index, { spot: p.blob });
+    else setSpot(p.blob);
+  };
+  return h("button", {
+    type: "button", class: pictureClass(p, here), dataset: { blob: p.blob }, tabindex: spot ? "0" : "-1",
+    "aria-label": describe(card, p, n), "aria-pressed": String(p.approved), onclick: choose,
+    ondblclick: async () => { await choose(); open(); },
+  }, h("span", { class: "frame" }, image(p), badges(p)), h("span", { class: "caption" }, captionOf(p, n)));
+}

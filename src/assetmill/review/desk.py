@@ -29,6 +29,12 @@ MAX_BULK = 5_000
 """Most assets that one post may decide about."""
 
 
+REASONS = (
+    "not what was asked for", "wrong colour", "deformed", "cropped", "text or watermark", "wrong style", "dull",
+)  # fmt: skip
+"""Reasons to reject that the page offers by number; others are typed."""
+
+
 class UnknownAsset(KeyError):
     """No asset of the gallery has this key."""
 
@@ -221,4 +227,3 @@ class _Histories:
 
     def history(self, asset_ids: Collection[str]) -> dict[str, AssetHistory]:
         return {asset_id: self._one(asset_id) for asset_id in asset_ids}
-

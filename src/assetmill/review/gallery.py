@@ -255,10 +255,10 @@ def read_runs(store: Store, config_name: str) -> list[RunSummary]:
     running = holder_run_id(store, config_name)
     runs = []
     for run_id in sorted(names, reverse=True)[:RUNS_SHOWN]:
-        info = describe_run(store, config_name, run_id, names[run_id], running)
+        run = describe_run(store, config_name, run_id, names[run_id], running)
         if "plan.json" in names[run_id]:  # the others made nothing
-            pictures = info.report.get("pictures", 0)
-            runs.append(RunSummary(run_id, info.started, info.status, pictures if isinstance(pictures, int) else 0))
+            pictures = run.report.get("pictures", 0)
+            runs.append(RunSummary(run_id, run.started, run.status, pictures if isinstance(pictures, int) else 0))
     return runs
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
 from assetmill.storage.decisions import Decision
 
@@ -14,13 +15,16 @@ PAUSE = 300.0
 RECENT = 50
 """Assets that the pace is measured over: the hand gets faster, and the pictures harder."""
 
+FEWEST = 4
+"""Gaps that a pace is measured from: fewer say nothing."""
+
 _CLOSING = ("approve", "reject", "reroll", "vary")
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """`left` and `total` count assets. `pace` is in assets an hour and `seconds_left` what that comes to; both are None
-    until there are two decisions to measure.
+    while there are too few decisions to measure.
     """
 
     left: int
@@ -37,8 +41,8 @@ def measure_progress(decisions: Iterable[Decision], reviewer: str, left: int, to
         if decision.by == reviewer and decision.kind in _CLOSING:
             closed[decision.asset_id] = datetime.fromisoformat(decision.at).timestamp()
     times = sorted(closed.values())[-RECENT:]
-    gaps = [gap for a, b in zip(times, times[1:], strict=False) if (gap := b - a) <= PAUSE]
-    if not gaps or not sum(gaps):
+    gaps = [gap for a, b in pairwise(times) if (gap := b - a) <= PAUSE]
+    if len(gaps) < FEWEST or not sum(gaps):
         return Progress(left, total, len(closed), None, None)
     each = sum(gaps) / len(gaps)
     return Progress(left, total, len(closed), 3600 / each, each * left)

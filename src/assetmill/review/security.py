@@ -69,7 +69,7 @@ class Door:
         return hmac.new(self.secret, f"csrf {session}".encode(), hashlib.sha256).hexdigest()
 
     def blind_seed(self, session: str) -> str:
-        """The seed that pictures are shuffled by in this session's blind mode; not the session itself, which is secret."""
+        """The seed that this session's blind mode shuffles by; not the session itself, which is secret."""
         return hmac.new(self.secret, f"blind {session}".encode(), hashlib.sha256).hexdigest()[:16]
 
     def pass_of(self, session: str) -> str:

@@ -26,7 +26,7 @@ from starlette.types import ASGIApp
 
 from assetmill.deliver.picture import PictureError
 from assetmill.records import InputError, Problem
-from assetmill.review.desk import Desk, Seat, UnknownAsset
+from assetmill.review.desk import REASONS, Desk, Seat, UnknownAsset
 from assetmill.review.filters import SORTS, STATUSES, parse_filter
 from assetmill.review.ledger import decisions_csv, decisions_json
 from assetmill.review.pictures import MEDIA_TYPE
@@ -83,7 +83,7 @@ def make_app(desk: Desk, door: Door) -> ASGIApp:
     ]
     handlers: dict[Any, Any] = {
         HTTPException: _explain_http,
-        UnknownAsset: partial(_explain, 404, "there is no such asset; it may have been left out when the page was read"),
+        UnknownAsset: partial(_explain, 404, "there is no such asset; reload the page"),
         InputError: _explain_input,
         PictureError: _explain_input,
         StoreUnavailable: partial(_explain, 503, "the store does not answer; try again"),
@@ -141,14 +141,14 @@ class Page:
 
     def start(self, request: Request) -> Response:
         """What the page needs once."""
-        gallery, review = self.desk.gallery, self.desk.config.review
+        gallery = self.desk.gallery
         return JSONResponse(
             {
                 "config": self.desk.config.name,
                 "name": self._seat(request).name,
                 "runs": [asdict(run) for run in gallery.runs],
                 "facets": gallery.facets,
-                "reasons": list(review.reasons),
+                "reasons": REASONS,
                 "statuses": STATUSES,
                 "sorts": SORTS,
                 "policy": self.desk.config.publish.policy,
@@ -202,7 +202,7 @@ class Page:
 
     async def decide(self, request: Request) -> Response:
         post = await _post(request)
-        values = {
+        values: dict[str, Any] = {
             "blob": _text(post, "blob"),
             "reason": _text(post, "reason"),
             "note": _text(post, "note"),
@@ -264,9 +264,7 @@ class Page:
         def work() -> Response:
             made, stale = self.desk.undo([(key, number) for key, number in wanted], seat)
             keys = list(dict.fromkeys(d.asset_key for d in made))
-            return JSONResponse(
-                {"undone": len(made), "stale": stale, "cards": self.desk.cards(keys[:MAX_CARDS], seat)}
-            )
+            return JSONResponse({"undone": len(made), "stale": stale, "cards": self.desk.cards(keys[:MAX_CARDS], seat)})
 
         return await run_in_threadpool(work)
 
@@ -304,7 +302,7 @@ class Page:
                 made = make(key, seat)
             except StaleDecision as error:
                 self.desk.log.refresh()
-                answer = {"error": str(error), "stale": True, "taken": decision_json(error.taken)}
+                answer = {"error": str(error), "stale": True, "taken": error.taken and decision_json(error.taken)}
                 return JSONResponse({**answer, "card": self._card(key, seat)}, 409)
             return JSONResponse({"decisions": [decision_json(d) for d in made], "card": self._card(key, seat)})
 
@@ -391,5 +389,3 @@ async def _explain(status: int, message: str, request: Request, error: Exception
     if status >= 500:
         log.error("%s %s: %s", request.method, request.url.path, error)
     return JSONResponse({"error": message}, status)
-
-

@@ -16,6 +16,12 @@ from assetmill.review.gallery import Card, Picture
 from assetmill.storage.decisions import Decision, ReviewState
 from assetmill.storage.index import AssetHistory
 
+TITLES = ("name", "title", "product", "label")
+"""Columns that name an asset for people, in the order they are looked for."""
+
+FACTS = 7
+"""Columns of an asset's row that the contact sheet shows."""
+
 SHOWN = 24
 """Decisions and notes of an asset that its view lists."""
 
@@ -50,12 +56,14 @@ def card_json(card: Card, state: ReviewState, blind_seed: str = "") -> dict[str,
         }
         for p in order_pictures(card, blind_seed)
     ]
+    last = _last(state)
     statuses = [s for s in statuses_of(card, state) if not (blind and s == "published")]
     return {
         "key": card.key,
         "id": card.id,
         "text": card.rank_text,
         "title": _title(card),
+        "facts": _facts(card),
         "statuses": statuses,
         "status": state.status,
         "outcome": card.outcome,
@@ -64,15 +72,13 @@ def card_json(card: Card, state: ReviewState, blind_seed: str = "") -> dict[str,
         "pictures": pictures,
         "notes": len(state.notes),
         "queued": describe_queue(state),
-        "last": decision_json(_last(state)) if _last(state) is not None else None,
+        "last": None if last is None else decision_json(last),
         "lost": card.num_failed,
         "cut": card.num_cut,
     }
 
 
-def detail_json(
-    card: Card, state: ReviewState, history: AssetHistory, blind_seed: str = ""
-) -> dict[str, Any]:
+def detail_json(card: Card, state: ReviewState, history: AssetHistory, blind_seed: str = "") -> dict[str, Any]:
     """An asset as its own view shows it: the card, its row, and of every picture how it was made and judged."""
     blind = bool(blind_seed)
     gates: dict[str, list[dict[str, Any]]] = {}
@@ -120,7 +126,7 @@ def detail_json(
         ][:SHOWN],
         "cuts": len(history.cuts),
         "decisions": [
-            {**decision_json(d), "undone": d.number in state.undone} for d in reversed(state.decisions[-SHOWN:])
+            decision_json(d) | {"undone": d.number in state.undone} for d in reversed(state.decisions[-SHOWN:])
         ],
         "override": state.overrides.as_json(),
     }
@@ -149,10 +155,8 @@ def settings_of(record: RequestRecord) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value not in (None, "")}
 
 
-def decision_json(decision: Decision | None) -> dict[str, Any] | None:
+def decision_json(decision: Decision) -> dict[str, Any]:
     """A decision as the page tells of it."""
-    if decision is None:
-        return None
     return {
         "number": decision.number,
         "kind": decision.kind,
@@ -208,4 +212,10 @@ def _last(state: ReviewState) -> Decision | None:
 def _title(card: Card) -> str:
     """What people call the asset: its name or title column."""
     named = {name.casefold(): text for name, text in card.columns.items()}
-    return next((named[name] for name in ("name", "title", "product", "label") if named.get(name)), "")
+    return next((named[name] for name in TITLES if named.get(name)), "")
+
+
+def _facts(card: Card) -> list[list[str]]:
+    """The first columns of an asset's row, cut short: what fits beside its pictures."""
+    told = [(n, t) for n, t in card.columns.items() if t and t != card.id and n.casefold() not in TITLES]
+    return [[name, text[:60]] for name, text in told[:FACTS]]

@@ -11,20 +11,22 @@ const TABS = [
 const ALWAYS = ["review", "approved", "rejected", ""];
 
 let on;
-let progress, tabs, tools, who;
+let progress, tabs, tools, who, picks;
 let searchBox;
 
-export function buildBar(place, handlers) {
+export function buildBar(place, shelf, handlers) {
   on = handlers;
   progress = h("div", { class: "progress" });
   tabs = h("nav", { class: "tabs", "aria-label": "Status" });
+  picks = h("div", { id: "filters", role: "group", "aria-label": "Filters", hidden: innerWidth < 900 });
+  shelf.replaceChildren(tabs, picks);
   tools = h("div", { class: "tools" });
   who = h("button", { type: "button", class: "who-button", title: "Reviewer", onclick: on.rename });
   searchBox = h("input", { type: "search", id: "search", placeholder: "Search", "aria-label": "Search ids, columns and prompts", "aria-keyshortcuts": "/", value: model.filter.text || "",
     oninput: () => on.search(searchBox.value), onkeydown: (event) => { if (event.key === "Escape" || event.key === "Enter") { event.stopPropagation(); searchBox.blur(); on.back(); } } });
   place.replaceChildren(
     h("div", { class: "brand" }, h("img", { src: "/static/icon.svg", alt: "", width: 22, height: 22 }), h("h1", {}, model.start.config)),
-    tabs, h("label", { class: "search" }, icon("search"), searchBox), h("span", { class: "gap" }), progress, tools, who);
+    h("label", { class: "search" }, icon("search"), searchBox), h("span", { class: "gap" }), progress, tools, who);
   drawTools();
 }
 
@@ -35,7 +37,7 @@ export function focusSearch() {
 
 export function drawTools() {
   tools.replaceChildren(
-    button("Filters", on.filters, { key: "F", glyph: "sliders", quiet: true, "aria-pressed": String(!document.getElementById("filters").hidden) }),
+    button("Filters", on.filters, { key: "F", glyph: "sliders", quiet: true, "aria-pressed": String(!picks.hidden) }),
     button(model.blind ? "Blind mode is on" : "Blind mode", on.blind, { key: "Shift+B", glyph: model.blind ? "blind" : "eye", quiet: true, "aria-pressed": String(model.blind) }),
     button("Approve in bulk", on.bulk, { key: "Shift+A", glyph: "bulk", quiet: true }),
     button("Light or dark", on.theme, { key: "T", glyph: "sun", quiet: true }),
@@ -75,28 +77,37 @@ function about(seconds) {
 
 // --- filters ---
 
-export function buildFilters(place) {
+export function toggleFilters() {
+  picks.hidden = !picks.hidden;
+  drawTools();
+  if (!picks.hidden) picks.querySelector("select")?.focus();
+}
+
+export function buildFilters() {
   const { facets, runs, sorts } = model.start;
   const filter = model.filter;
   const set = (name) => (event) => on.filter({ [name]: event.target.value });
-  const select = (label, name, options, extra = {}) => h("label", { class: "pick" }, h("span", {}, label),
-    h("select", { onchange: extra.onchange || set(name) }, options.map(([value, text]) => h("option", { value, selected: value === (filter[name] || "") }, text))));
+  const select = (label, name, options, onchange = set(name)) => h("select", { "aria-label": label, class: filter[name] && filter[name] !== "sheet" ? "set" : "", onchange },
+    options.map(([value, text]) => h("option", { value, selected: value === (filter[name] || "") }, text)));
   const columns = Object.keys(facets.columns);
   const values = facets.columns[filter.column] || [];
+  const pickColumn = (event) => on.filter({ column: event.target.value, value: event.target.value ? facets.columns[event.target.value][0][0] : "" });
   const people = model.overview?.reviewers || [];
-  const score = (label, name) => h("label", { class: "pick narrow" }, h("span", {}, label),
-    h("input", { type: "number", step: "any", value: filter[name] || "", placeholder: "any", onchange: set(name) }));
-  const notices = [...(model.overview?.notices || [])];
-  place.replaceChildren(h("div", { class: "filters" },
-    select("Run", "run", [["", "all runs"], ...runs.map((r) => [r.id, `${new Date(r.started * 1000).toLocaleString([], { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" })} · ${plural(r.pictures, "picture")}`])]),
-    facets.templates.length > 1 ? select("Template", "template", [["", "all templates"], ...facets.templates.map(([t, n]) => [t, `${t} (${n})`])]) : null,
-    columns.length ? select("Column", "column", [["", "any column"], ...columns.map((c) => [c, c])], { onchange: (event) => on.filter({ column: event.target.value, value: event.target.value ? facets.columns[event.target.value][0][0] : "" }) }) : null,
-    filter.column ? select("Value", "value", values.map(([v, n]) => [v, `${v} (${n})`])) : null,
-    model.blind ? null : score("Score from", "low"), model.blind ? null : score("to", "high"),
-    people.length ? select("Reviewer", "reviewer", [["", "anybody"], ...people.map((p) => [p, p])]) : null,
-    select("Order", "sort", sorts.filter((s) => !model.blind || s === "sheet" || s === "id").map((s) => [s, { sheet: "as in the sheet", best: "best first", worst: "worst first", id: "by id" }[s]])),
-    button("Clear", () => on.filter(null), { kind: "small" })),
-  notices.length ? h("details", { class: "notices" }, h("summary", {}, plural(notices.length, "remark")), h("ul", {}, notices.map((n) => h("li", {}, n)))) : "");
+  const score = (label, shown, name) => h("input", { type: "number", step: "any", "aria-label": label, placeholder: shown, value: filter[name] || "", onchange: set(name) });
+  const notices = model.overview?.notices || [];
+  const orders = { sheet: "Sheet order", best: "Best first", worst: "Worst first", id: "By id" };
+  picks.replaceChildren(...[
+    select("Run", "run", [["", "All runs"], ...runs.map((r) => [r.id, `Run of ${new Date(r.started * 1000).toLocaleString([], { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" })}`])]),
+    facets.templates.length > 1 ? select("Template", "template", [["", "All templates"], ...facets.templates.map(([t, n]) => [t, `${t} (${n})`])]) : null,
+    columns.length ? select("Column", "column", [["", "Any column"], ...columns.map((c) => [c, c])], pickColumn) : null,
+    filter.column ? select("Value of the column", "value", values.map(([v, n]) => [v, `${v} (${n})`])) : null,
+    model.blind ? null : score("Best score at least", "score ≥", "low"),
+    model.blind ? null : score("Best score at most", "score ≤", "high"),
+    people.length ? select("Reviewer", "reviewer", [["", "Any reviewer"], ...people.map((p) => [p, p])]) : null,
+    select("Order", "sort", sorts.filter((s) => !model.blind || s === "sheet" || s === "id").map((s) => [s, orders[s]])),
+    Object.keys(filter).some((name) => name !== "status" && name !== "text") ? button("Clear", () => on.filter(null), { kind: "small" }) : null,
+    notices.length ? h("details", { class: "notices" }, h("summary", {}, plural(notices.length, "remark")), h("ul", {}, notices.map((n) => h("li", {}, n)))) : null,
+  ].filter(Boolean));
 }
 
 // The line at the foot: how many are shown, and the keys that matter most.

@@ -67,6 +67,8 @@ export function toast(text, { kind = "", action, seconds } = {}) {
   const element = h("div", { class: `toast ${kind}` }, h("span", {}, text),
     action ? h("button", { type: "button", class: "button small", onclick: () => { element.remove(); action[1](); } }, action[0]) : null,
     h("button", { type: "button", class: "button small quiet", "aria-label": "Close", onclick: () => element.remove() }, icon("cross")));
+  // The newest word takes the place of the one before it; errors stay until they are read.
+  for (const old of [...place.children]) if (!old.classList.contains("bad")) old.remove();
   while (place.children.length > 2) place.firstChild.remove();
   place.append(element);
   setTimeout(() => element.remove(), (seconds ?? (kind === "bad" ? 12 : 5)) * 1000);

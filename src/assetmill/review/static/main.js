@@ -1,7 +1,7 @@
 // The page put together: views, keys, and what each of them does.
 
 import { Refusal, get, post, upload } from "./api.js";
-import { buildBar, buildFilters, drawBar, drawLine, drawTools, focusSearch } from "./bar.js";
+import { buildBar, buildFilters, drawBar, drawLine, drawTools, focusSearch, toggleFilters } from "./bar.js";
 import { compareView, compareZoom, comparedBlobs, drawCompare, pickPane, toggleDifferences } from "./compare.js";
 import { askAgain, askBulk, askFile, askName, askNote, askReason, askVary, busy, confirmFile, showHelp } from "./dialogs.js";
 import { h, plural, toast, when } from "./dom.js";
@@ -14,7 +14,6 @@ import { detailOf, drawSingle, forgetDetails, singleView, singleZoom } from "./s
 
 const GROUNDS = ["checker", "black", "white"];
 const view = document.getElementById("view");
-const filters = document.getElementById("filters");
 const line = document.getElementById("line");
 let lastReason = "";
 let ground = 0;
@@ -303,7 +302,7 @@ async function setFilter(change) {
     await Promise.all([loadList(), loadOverview()]);
   } catch (error) { toast(error.message, { kind: "bad" }); }
   if (model.view !== "sheet") showSheet();
-  if (!change || !("text" in change)) buildFilters(filters);
+  if (!change || !("text" in change)) buildFilters();
 }
 
 async function toggleBlind() {
@@ -314,7 +313,7 @@ async function toggleBlind() {
   await loadList({ focusKey: model.keys[model.focus] });
   drawBar();
   drawTools();
-  buildFilters(filters);
+  buildFilters();
   toast(model.blind ? "Blind: scores and ranks are hidden, pictures shuffled." : "Scores are shown again.");
 }
 
@@ -323,12 +322,6 @@ function toggleTheme() {
   const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   root.dataset.theme = dark ? "light" : "dark";
   try { localStorage.setItem("assetmill-theme", root.dataset.theme); } catch { /* storage is off: until the page goes */ }
-}
-
-function toggleFilters() {
-  filters.hidden = !filters.hidden;
-  drawTools();
-  if (!filters.hidden) filters.querySelector("select")?.focus();
 }
 
 function nextGround() {
@@ -344,7 +337,7 @@ async function reload() {
     model.start = await get("/api/start");
     forgetDetails();
     await Promise.all([loadList({ focusKey: model.keys[model.focus] }), loadOverview()]);
-    buildFilters(filters);
+    buildFilters();
     toast("Read again.");
   } catch (error) { toast(error.message, { kind: "bad" }); }
 }
@@ -442,12 +435,11 @@ async function boot() {
   readAddress();
   model.start = await get("/api/start");
   document.body.dataset.ground = GROUNDS[ground];
-  filters.hidden = innerWidth < 900;
-  buildBar(document.getElementById("bar"), handlers);
+  buildBar(document.getElementById("bar"), document.getElementById("shelf"), handlers);
   watch(draw);
   showSheet();
   await Promise.all([loadList(), loadOverview()]);
-  buildFilters(filters);
+  buildFilters();
   showEmpty();
   document.addEventListener("keydown", onKey);
   acceptDrops();

@@ -47,13 +47,15 @@ export function setSize(at) {
 function measure() {
   if (!frame) return;
   const size = SIZES[sizeIndex()];
-  let most = 1;
-  for (const card of model.cards.values()) most = Math.max(most, Math.min(card.pictures.length, 8));
+  // As wide as most assets need; a row with more pictures scrolls sideways.
+  const counts = [...model.cards.values()].map((card) => card.pictures.length).sort((a, b) => a - b);
+  const most = Math.min(Math.max(counts[Math.floor(counts.length * 0.8)] || 1, 1), 8);
   const width = frame.clientWidth - 24;
   const narrow = width < 620;
   const wanted = (narrow ? 0 : WHO) + most * (size + 10) + 40;
   const columns = Math.min(Math.max(Math.floor(width / wanted), 1), 3);
-  geometry = { size, columns, narrow, row: size + PAD + (narrow ? 58 : 0) };
+  const facts = !narrow && width / columns > wanted + 290;
+  geometry = { size, columns, narrow, facts, row: size + PAD + (narrow ? 58 : 0) };
   field.style.setProperty("--size", `${size}px`);
   field.style.setProperty("--columns", columns);
   field.classList.toggle("narrow", narrow);
@@ -148,7 +150,8 @@ function rowOf(card, index) {
   const thumbs = card.pictures.map((p, n) => thumb(card, p, n, index, here));
   if (!thumbs.length) thumbs.push(h("p", { class: "none" }, card.reason || "No pictures yet: the next run makes them."));
   return h("article", { class: `row${here ? " here" : ""} is-${label || "review"}`, role: "listitem", "aria-label": card.id, dataset: { key: card.key } },
-    who, h("div", { class: "strip" }, thumbs));
+    who, h("div", { class: "strip" }, thumbs),
+    geometry.facts && card.facts.length ? h("dl", { class: "facts" }, card.facts.map(([name, text]) => [h("dt", {}, name), h("dd", { title: text }, text)])) : null);
 }
 
 // Words for what is known of a picture, for those who cannot see it.
@@ -186,11 +189,12 @@ export function pictureClass(p, here) {
   ].join(" ");
 }
 
-export function badges(p) {
+export function badges(p, here = false) {
   const found = [];
   if (p.approved) found.push(h("span", { class: "badge good", title: "Approved" }, icon("check")));
   else if (p.rejected !== null) found.push(h("span", { class: "badge bad", title: "Rejected" }, icon("cross")));
   if (p.published) found.push(h("span", { class: "badge published", title: "Published" }, icon("pin")));
+  if (here && model.marked.includes(p.blob)) found.push(h("span", { class: "badge mark", title: "Marked for comparing" }, String(model.marked.indexOf(p.blob) + 1)));
   return found;
 }
 
@@ -204,5 +208,14 @@ function thumb(card, p, n, index, here) {
     type: "button", class: pictureClass(p, here), dataset: { blob: p.blob }, tabindex: spot ? "0" : "-1",
     "aria-label": describe(card, p, n), "aria-pressed": String(p.approved), onclick: choose,
     ondblclick: async () => { await choose(); open(); },
-  }, h("span", { class: "frame" }, image(p), badges(p)), h("span", { class: "caption" }, captionOf(p, n)));
+  }, framed(p, here), h("span", { class: "caption" }, captionOf(p, n)));
+}
+
+// A small copy in a frame of its own shape, with what was decided on it.
+export function framed(p, here) {
+  const frame = h("span", { class: "frame" }, image(p), badges(p, here));
+  const ratio = p.width / p.height || 1;
+  frame.style.width = `${Math.min(ratio, 1) * 100}%`;
+  frame.style.aspectRatio = String(ratio);
+  return h("span", { class: "hold" }, frame);
 }

@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { button, h, icon, number, plural, when } from "./dom.js";
 import { focusAt, focused, model, setSpot, spotted } from "./model.js";
-import { badges, captionOf, describe, image, pictureClass } from "./sheet.js";
+import { captionOf, describe, framed, image, pictureClass } from "./sheet.js";
 import { Zoom } from "./zoom.js";
 
 const KINDS = {
@@ -44,7 +44,7 @@ export function drawSingle() {
   strip.replaceChildren(...card.pictures.map((p, n) => h("button", {
     type: "button", role: "option", class: pictureClass(p, true), dataset: { blob: p.blob }, "aria-selected": String(p.blob === model.spot),
     "aria-label": describe(card, p, n), tabindex: p.blob === model.spot ? "0" : "-1", onclick: () => setSpot(p.blob),
-  }, h("span", { class: "frame" }, image(p), badges(p)), h("span", { class: "caption" }, captionOf(p, n)))));
+  }, framed(p, true), h("span", { class: "caption" }, captionOf(p, n)))));
   strip.querySelector(".spot")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   drawActs(card, picture);
   drawPanel(card, picture, null);

@@ -154,9 +154,8 @@ def test_errors_tell_no_secrets(
     assert "Traceback" not in answer.text
     from assetmill.storage.store import CorruptObject, MissingObject, StoreUnavailable
 
-    for error, status in (
-        (StoreUnavailable(f"{canary} down"), 503), (CorruptObject(canary, "bad"), 410), (MissingObject(canary, canary), 404)
-    ):  # fmt: skip
+    errors = {StoreUnavailable(canary): 503, CorruptObject(canary, "bad"): 410, MissingObject(canary, canary): 404}
+    for error, status in errors.items():
 
         def fails(*_: object, error: Exception = error) -> None:
             raise error

@@ -130,7 +130,7 @@ class Gallery:
                 if p.master:
                     found[p.master] = p.master_media_type
             for published in card.published:
-                found[published.master] = published.media_type
+                found.setdefault(published.master, published.media_type)
         return found
 
     @cached_property

@@ -144,7 +144,8 @@ def read_name(text: str) -> str:
 
 def clean_name(text: str) -> str:
     """A name on one line: printable, no outer spaces, at most 80 characters."""
-    return "".join(c for c in " ".join(text.split()) if c.isprintable())[:80].strip()
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(printable.split())[:80].strip()
 
 
 class Guard:

@@ -13,8 +13,9 @@ import pytest
 
 from assetmill.config import Config
 from assetmill.curate.gates import Verdict
+from assetmill.intake.pins import variant_key
 from assetmill.intake.plan import AssetPlan
-from assetmill.operate.settle import Group, Item, Settled, settle, variant_key
+from assetmill.operate.settle import Group, Item, Settled, settle
 from assetmill.operate.stages import Stages
 from assetmill.records import (
     Asset,

@@ -92,16 +92,6 @@ def test_what_is_asked_for_adds_up() -> None:
     assert not fold({"kind": "reroll", "override": {"seeds": 2}}, undo(1)).overrides
 
 
-def test_pins_are_kept_by_place_or_for_the_whole_asset() -> None:
-    state = fold(*(approve(b, template=t) for b, t in zip(BLOBS, ("main", "side", "main"), strict=True)))
-    assert {place: [d.blob for d in of] for place, of in state.pinned(1).items()} == {None: [BLOBS[0]]}
-    by_place = state.pinned(1, per_place=True)
-    assert {p.template if p else "": [d.blob for d in of] for p, of in by_place.items()} == {
-        "main": [BLOBS[0]],
-        "side": [BLOBS[1]],
-    }
-
-
 @st.composite
 def logs(draw: st.DrawFn) -> list[Decision]:
     """What two people may do to one asset, in any order."""

@@ -148,7 +148,7 @@ def start_run(job: Job, plan: Plan) -> Run:
     chunks = tuple(Chunk(chunk_key(part), part) for part in found.chunks)
     chunks += tuple(Chunk(chunk_key((p,)), (p,), alone=True) for p in found.alone)
     if chunks:
-        job.recipes.keep(p for c in chunks for p in c.plans)
+        job.recipes.keep([p for c in chunks for p in c.plans])
         _write_snapshot(job, run_id, chunks)
     run = Run(run_id, job, plan, chunks)
     run.totals.set_aside = found.set_aside

@@ -200,8 +200,8 @@ class Asset:
 class Prompt:
     """The rendered text of one asset in one cell of its template's axes.
 
-    `rank_text` is the short text that judges score against. `flags` are remarks for people (say "truncated");
-    they decide nothing.
+    `rank_text` is the short text that judges score against. `flags` are remarks for people (say "truncated"); they
+    decide nothing. `engine` and `candidates` are set where a person asked for other pictures than the row does.
     """
 
     asset_id: str
@@ -211,6 +211,8 @@ class Prompt:
     negative: str = ""
     rank_text: str = ""
     flags: tuple[str, ...] = ()
+    engine: EngineOverrides | None = None
+    candidates: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from assetmill.config import Config
+from assetmill.intake.pins import Pins, are_made, free_prompts, pinned_blobs, pinned_key, pins_of, place_of, say_pinned
 from assetmill.records import (
     STATES,
     Asset,
@@ -29,6 +30,7 @@ from assetmill.records import (
     request_keys,
 )
 from assetmill.storage.bans import Bans
+from assetmill.storage.reviews import NOTHING, ReviewState
 
 _DONE = (1, 2, 3, 5)
 """Status codes of the index that need no further try: passed, rejected, poison, cut mid-way. Transient is 4."""
@@ -48,7 +50,8 @@ class Statuses(Protocol):
 class AssetPlan:
     """One asset's part of a plan. `missing` counts candidates to generate; without work `prompts` is empty.
 
-    `known` says that the store holds something of it.
+    `known` says that the store holds something of it. `review` is what people decided, `pins` those of its approvals
+    that hold; `free_keys` are then work key and select key as they are without them.
     """
 
     asset: Asset
@@ -62,6 +65,13 @@ class AssetPlan:
     meta_key: str
     to_choose: bool = False
     known: bool = False
+    review: ReviewState = NOTHING
+    pins: Pins = field(default_factory=dict)
+    free_keys: tuple[str, str] = ("", "")
+
+    def num_of(self, prompt: Prompt) -> int:
+        """How many candidates a prompt gets."""
+        return self.num_candidates if prompt.candidates is None else prompt.candidates
 
     @property
     def todo(self) -> bool:
@@ -75,7 +85,8 @@ class PlanContext:
 
     `base` is a request whose texts, seed and size are filled in per prompt. `select_context` names judges, gates,
     upscaler and settings of the choice; `meta_context` all that is published beside columns (licence, names). Bans may
-    name what stands in `licences` (of models, by revision) and `upscaler` (its key).
+    name what stands in `licences` (of models, by revision) and `upscaler` (its key). `reviews` are what people decided,
+    by the ids of the assets they decided about.
     """
 
     config: Config
@@ -89,6 +100,7 @@ class PlanContext:
     licences: Mapping[str, str] = field(default_factory=dict)
     upscaler: str = ""
     force: bool = False
+    reviews: Mapping[str, ReviewState] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +135,8 @@ def requests_of(
     A sheet's seed column counts up from its value, as people expect of a fixed seed; else seeds are derived. The
     negative prompt is the row's, else the template's, else that of `base`.
     """
+    if prompt.engine is not None:
+        asset = replace(asset, overrides=replace(asset.overrides, engine=prompt.engine))
     own = asset.overrides
     base = base if isinstance(base, Request) else base(asset)
     if own.seed is not None:
@@ -194,52 +208,73 @@ def make_plan(
 
 def _plan_asset(asset: Asset, prompts: Sequence[Prompt], context: PlanContext) -> AssetPlan:
     config = context.config
-    count = asset.overrides.candidates or config.candidates
     banned = ""
     if context.bans:
         prompts, banned = _leave_out_banned(asset, prompts, context)
+    review = context.reviews.get(asset.id, NOTHING)
+    pins = pins_of(review, config, context.bans)
+    free = free_prompts(prompts, pins)
+    work_key, missing, known = _look_up(asset, free, context)
+    select_key = _select_key(asset, free, review, context)
+    free_keys = ("", "")
+    meta: dict[str, Any] = {"context": context.meta_context, "id": asset.id}
+    if pins:
+        free_keys = _look_up(asset, prompts, context)[0], _select_key(asset, prompts, review, context)
+        work_key = pinned_key(pins, work_key if free else "")
+        select_key = select_key if free else content_key("select", {"pinned": True})
+        meta["approved"] = sorted(d.id for of in pins.values() for d in of)
+    meta["columns"] = {name: asset.columns.get(name, "") for name in config.publish.columns}
+    keys = (work_key, select_key, content_key("meta", meta))
+    state, reason, to_choose = "banned", banned, False
+    if not banned:
+        state, reason, to_choose = _state(asset.key, keys, free_keys if free else None, review, pins, context)
+    return AssetPlan(
+        asset,
+        state,
+        reason,
+        tuple(prompts) if state in ("new", "changed", "metadata_only") else (),
+        asset.overrides.candidates or config.candidates,
+        missing if to_choose else 0,
+        *keys,
+        to_choose,
+        known or bool(pins),
+        review,
+        pins,
+        free_keys,
+    )
+
+
+def _look_up(asset: Asset, prompts: Sequence[Prompt], context: PlanContext) -> tuple[str, int, bool]:
+    """The work key of some prompts, how many of their candidates are missing, and whether any was heard of before."""
+    count = asset.overrides.candidates or context.config.candidates
     # Forced, what the engine refused is tried again.
     again = {_POISON} if context.force else set()
-    if not config.cut.at:
+    if not context.config.cut.at:
         again.add(_CUT)  # dropped by a night that cut candidates mid-way; now they are wanted after all
     done = tuple(s for s in _DONE if s not in again)
     work = hashlib.sha256()
     missing = 0
     known = asset.key in context.outcomes
     for prompt in prompts:
-        request, seeds = requests_of(asset, prompt, context.base, config, range(count))
+        wanted = range(count if prompt.candidates is None else prompt.candidates)
+        request, seeds = requests_of(asset, prompt, context.base, context.config, wanted)
         for key in request_keys(request, seeds):
             raw = bytes.fromhex(key)
             work.update(raw)
             status = context.statuses.get(raw, 0)
             missing += status not in done
             known = known or status != 0
-    work_key = work.hexdigest()
+    return work.hexdigest(), missing, known
+
+
+def _select_key(asset: Asset, prompts: Sequence[Prompt], review: ReviewState, context: PlanContext) -> str:
     deciding: dict[str, Any] = {"context": context.select_context, "texts": [p.rank_text for p in prompts]}
+    # The choice is made again when a picture is taken back or rejected, and when that is lifted or undone.
     if blobs := context.bans.blobs_of(asset.id):
-        deciding["banned"] = blobs  # the choice is made again when a picture is taken back, and when that is lifted
-    select_key = content_key("select", deciding)
-    columns = {name: asset.columns.get(name, "") for name in config.publish.columns}
-    meta_key = content_key("meta", {"context": context.meta_context, "id": asset.id, "columns": columns})
-    state, reason, to_choose = "banned", banned, False
-    if not banned:
-        state, reason, to_choose = _state(asset.key, (work_key, select_key, meta_key), missing, context)
-    if not to_choose:
-        missing = 0
-    keep = state in ("new", "changed", "metadata_only")
-    return AssetPlan(
-        asset,
-        state,
-        reason,
-        tuple(prompts) if keep else (),
-        count,
-        missing,
-        work_key,
-        select_key,
-        meta_key,
-        to_choose,
-        known,
-    )
+        deciding["banned"] = blobs
+    if review.rejected:
+        deciding["rejected"] = sorted(review.rejected)
+    return content_key("select", deciding)
 
 
 def _leave_out_banned(asset: Asset, prompts: Sequence[Prompt], context: PlanContext) -> tuple[Sequence[Prompt], str]:
@@ -258,27 +293,44 @@ def _leave_out_banned(asset: Asset, prompts: Sequence[Prompt], context: PlanCont
     return allowed, reason and f"{reason}; `assetmill catalog lift` ends it"
 
 
-def _state(key: str, keys: tuple[str, str, str], missing: int, context: PlanContext) -> tuple[str, str, bool]:
-    """The state of an asset, its reason, and whether its variants must be chosen (again)."""
-    work_key, select_key, meta_key = keys
+def _state(
+    key: str,
+    keys: tuple[str, str, str],
+    free_keys: tuple[str, str] | None,
+    review: ReviewState,
+    pins: Pins,
+    context: PlanContext,
+) -> tuple[str, str, bool]:
+    """The state of an asset, its reason, and whether its variants must be chosen (again).
+
+    `free_keys` are work and select key without its pins; None where nothing else is chosen.
+    """
     published = context.published.get(key)
     outcome = context.outcomes.get(key)
-    if published is not None and published[:2] == (work_key, select_key):
-        if published[2] == meta_key:
-            return "unchanged", "", False
+    told = (outcome.work_key, outcome.select_key) if outcome is not None else None
+    if published is not None and published[:2] == keys[:2]:
+        if published[2] == keys[2]:
+            return "unchanged", say_pinned(pins) if pins else "", False
         if outcome is None or outcome.status != "transient":
             return "metadata_only", "published columns or names changed", False
         return "changed", outcome.reason, True  # publishing found its picture gone
-    if outcome is not None and (outcome.work_key, outcome.select_key) == (work_key, select_key):
+    if are_made(pins, outcome, context.upscaler) and (free_keys is None or told in (keys[:2], free_keys)):
+        return ("changed" if published else "new"), "approved, not yet published", False
+    if outcome is not None and told == keys[:2]:
         if outcome.status == "pending_review":
             return "pending_review", outcome.reason, False
         if outcome.status in ("exhausted", "failed") and not context.force:
             return outcome.status, outcome.reason, False
         if outcome.status == "chosen":
             return ("changed" if published else "new"), "chosen, not yet published", False
-    if published is None:
-        return "new", "", True
-    return "changed", "prompt, settings or model changed" if published[0] != work_key else "choice changed", True
+    reason = ""
+    if pins:
+        reason = "approved, to be upscaled"
+    elif review.rejected and told is not None and told[0] == keys[0]:
+        reason = f"a person rejected {len(review.rejected)} of its pictures"
+    elif published is not None:
+        reason = "prompt, settings or model changed" if published[0] != keys[0] else "choice changed"
+    return ("changed" if published else "new"), reason, True
 
 
 def _refuse_large_losses(plan: Plan, context: PlanContext) -> None:
@@ -354,8 +406,7 @@ def summarise_plan(plan: Plan, config: Config, rates: Rates, *, num_samples: int
     """The plan as one JSON object: counts of states, images, upscales, seconds and bytes, and sample prompts."""
     todo = plan.todo
     candidates = sum(a.missing for a in todo)
-    groups = {a.asset.id: (len(a.prompts) if config.select.per == "cell" else 1) for a in todo}
-    upscales = sum(groups.values()) * config.select.keep if config.upscale.engine != "none" else 0
+    upscales = sum(_num_to_choose(a, config) for a in todo) if config.upscale.engine != "none" else 0
     extra = sum(len(a.prompts) * extra_budget(config, a.num_candidates) for a in todo if a.missing)
     samples = [
         {
@@ -380,8 +431,17 @@ def summarise_plan(plan: Plan, config: Config, rates: Rates, *, num_samples: int
         "seconds": round(candidates * rates.candidate_seconds + upscales * rates.upscale_seconds, 1),
         "bytes": round(candidates * rates.candidate_bytes + upscales * rates.upscale_bytes),
         "basis": rates.basis,
+        "pinned": sum(bool(a.pins) for a in plan.assets),
+        "overrides": {a.asset.id: a.review.overrides.as_json() for a in plan.assets if a.review.overrides},
         "samples": samples,
     }
+
+
+def _num_to_choose(plan: AssetPlan, config: Config) -> int:
+    """How many variants an asset gets."""
+    free = {place_of(p) for p in free_prompts(plan.prompts, plan.pins)}
+    places = len(free) if config.select.per == "cell" else min(1, len(free))
+    return places * config.select.keep + len(pinned_blobs(plan.pins))
 
 
 def pin_plan(plan: Plan, summary: Mapping[str, Any]) -> bytes:

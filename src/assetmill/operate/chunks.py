@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from assetmill.config import Config
+from assetmill.intake.pins import place_of
 from assetmill.intake.plan import AssetPlan, Base, extra_budget, requests_of
 from assetmill.operate.settle import Group, Item
 from assetmill.records import CandidateRecord, Prompt
 from assetmill.storage.index import AssetHistory
+from assetmill.storage.reviews import Place
 
 
 class Histories(Protocol):
@@ -74,15 +76,34 @@ def open_chunk(chunk: Chunk, histories: Histories, config: Config) -> OpenChunk:
     groups: list[Group] = []
     allowance = 0
     for plan in chunk.plans:
-        cells: Sequence[tuple[Prompt, ...]] = (
-            [(p,) for p in plan.prompts] if config.select.per == "cell" else [plan.prompts]
-        )
-        first = num_first(plan.num_candidates, config)
-        for prompts in cells:
-            extra = extra_budget(config, plan.num_candidates) + 2 * (plan.num_candidates - first)
-            groups.append(Group(plan, prompts, {id(p): extra for p in prompts}, {id(p): first for p in prompts}))
-            allowance += (plan.num_candidates - first) * len(prompts)
+        for group in groups_of(plan, config):
+            for prompt in group.prompts:
+                wanted = plan.num_of(prompt)
+                first = num_first(wanted, config)
+                # A variation that somebody asked for gets as many seeds as were asked for.
+                more = 0 if prompt.engine is not None else extra_budget(config, wanted)
+                group.budget[id(prompt)] = more + 2 * (wanted - first)
+                group.next_index[id(prompt)] = first
+                allowance += wanted - first
+            groups.append(group)
     return OpenChunk(chunk, history, groups, allowance=allowance)
+
+
+def groups_of(plan: AssetPlan, config: Config) -> list[Group]:
+    """Among which candidates an asset's variants are chosen: all, or with `select.per: cell` those of each place.
+
+    Where people approved pictures of a place, these are its only ones. Places stand in the order of the prompts.
+    """
+    by_place: dict[Place | None, list[Prompt]] = {}
+    for prompt in plan.prompts:
+        by_place.setdefault(place_of(prompt) if config.select.per == "cell" else None, []).append(prompt)
+    for place in plan.pins:
+        by_place.setdefault(place, [])
+    groups = []
+    for place, prompts in by_place.items():
+        pinned = tuple(d.blob for d in plan.pins.get(place, ()))
+        groups.append(Group(plan, () if pinned else tuple(prompts), {}, {}, place=place, pinned=pinned))
+    return groups
 
 
 def num_first(num_candidates: int, config: Config) -> int:
@@ -95,6 +116,10 @@ def look(opened: OpenChunk, base: Base, config: Config, *, force: bool = False) 
     found = Found()
     for group in opened.groups:
         history = opened.history.get(group.plan.asset.id)
+        if group.pinned:
+            approved = _pinned_items(group, history)
+            found.earlier += approved
+            group.items += [item for item, _ in approved]
         for prompt in group.prompts:
             planned = group.next_index[id(prompt)]
             for item in items_of(group, prompt, base, config, range(planned)):
@@ -105,13 +130,29 @@ def look(opened: OpenChunk, base: Base, config: Config, *, force: bool = False) 
                 (item,) = items_of(group, prompt, base, config, [group.next_index[id(prompt)]])
                 if item.key not in history.candidates and item.key not in history.failures:
                     break
-                if group.next_index[id(prompt)] < group.plan.num_candidates:
+                if group.next_index[id(prompt)] < group.plan.num_of(prompt):
                     opened.allowance = max(0, opened.allowance - 1)
                 group.take_index(prompt)
                 if force:  # what was asked for again gets its budget again
                     group.budget[id(prompt)] += 1
                 _sort_in(item, history, found, config, force)
                 group.items.append(item)
+    return found
+
+
+def _pinned_items(group: Group, history: AssetHistory | None) -> list[tuple[Item, CandidateRecord]]:
+    """The approved pictures of a group, as they are on record: their prompt and model may be those of another year."""
+    found = []
+    made = {c.blob: c for c in history.candidates.values()} if history is not None else {}
+    for blob in group.pinned:
+        if blob in made and history is not None:
+            asked = history.requests[made[blob].request_key]
+            prompt = Prompt(
+                asked.asset_id, asked.template, asked.cell, asked.request.positive, asked.request.negative,
+                asked.rank_text,
+            )  # fmt: skip
+            item = Item(group.plan, prompt, asked.index, asked.request, asked.key, pinned=True)
+            found.append((item, made[blob]))
     return found
 
 

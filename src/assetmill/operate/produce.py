@@ -25,7 +25,7 @@ from assetmill.operate.cuts import Cuts
 from assetmill.operate.making import BreakerTripped, Maker, Work
 from assetmill.operate.products import earlier_verdicts
 from assetmill.operate.rounds import next_round
-from assetmill.operate.settle import Item, Settled, extension_of, settle
+from assetmill.operate.settle import REJECTED, Item, Settled, extension_of, settle
 from assetmill.operate.stages import Stages
 from assetmill.records import CandidateRecord, FailureRecord, Request
 from assetmill.storage.layout import blob_path
@@ -117,12 +117,14 @@ class ChunkWorker:
     def recall(self, earlier: Sequence[tuple[Item, CandidateRecord]]) -> list[Item]:
         """Reads earlier candidates back and judges them again; gives those whose picture is gone or damaged.
 
-        Those that were taken back are not looked at.
+        Those that were taken back or rejected are not looked at; approved ones are not given to be made again.
         """
         lost: list[Item] = []
         for item, made in earlier:
             if made.blob in self.banned_blobs:
                 item.stored, item.barred = True, "recalled"
+            elif made.blob in item.plan.review.rejected:
+                item.stored, item.barred = True, REJECTED
         earlier = [(item, made) for item, made in earlier if not item.barred]
         with self.stages.time("read"):
             jobs = [(item, made, self._writers.submit(self._read, made)) for item, made in earlier]
@@ -132,7 +134,8 @@ class ChunkWorker:
                 except (MissingObject, CorruptObject) as error:
                     set_aside(self.store, blob_path(made.blob, extension_of(made.media_type)))
                     item.failures.append(FailureRecord(item.key, "lost", str(error)))
-                    lost.append(item)
+                    if not item.pinned:
+                        lost.append(item)
                     continue
                 item.stored = True
                 item.blob = _done(made.blob)

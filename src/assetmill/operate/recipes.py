@@ -129,10 +129,11 @@ class Recipes:
         own, spec = asset.overrides, self.spec_of(asset)
         guided = spec.guidance_kind == "classifier-free" and base.guidance > 1
         if own.engine is None and own.width is None and own.negative is None:
-            prompts = () if guided else [prompt for prompt in prompts if prompt.negative][:1]
+            varied = [prompt for prompt in prompts if prompt.engine is not None]
+            prompts = varied if guided else [*[prompt for prompt in prompts if prompt.negative][:1], *varied]
         problems: dict[Problem, None] = {}
         for prompt in prompts:
-            request, _ = requests_of(asset, prompt, base, self.config, [0])
+            request, _ = requests_of(asset, prompt, self.base_of, self.config, [0])
             problems |= dict.fromkeys(check_request(spec, request))
         if problems:
             raise self._located(asset, [self._in_sheet(p, own.engine or _SAYS_NOTHING) for p in problems])
@@ -159,9 +160,11 @@ class Recipes:
         """Licence of each model and whether it allows commercial use, by revision."""
         return {spec.revision: (spec.licence, spec.commercial) for spec in self.specs.values()}
 
-    def keep(self, plans: Iterable[AssetPlan]) -> None:
+    def keep(self, plans: Sequence[AssetPlan]) -> None:
         """Puts the images and LoRAs of some plans into the store, before any record names them. Raises InputError."""
-        bases = {id(base): base for base in (self.base_of(plan.asset) for plan in plans)}
+        varied = ((plan, p.engine) for plan in plans for p in plan.prompts if p.engine is not None)
+        found = [self._request(plan.asset, own) for plan, own in varied]
+        bases = {id(base): base for base in (*found, *(self.base_of(plan.asset) for plan in plans))}
         self.references.keep({r.blob for base in bases.values() for r in base.references})
         used = {a.sha256 for base in bases.values() for a in base.adapters if a.kind == "lora"}
         parts = {p.sha256: p for spec in self.specs.values() for p in spec.parts if p.sha256 in used}

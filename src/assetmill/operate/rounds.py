@@ -8,7 +8,7 @@ from assetmill.config import Config
 from assetmill.curate.adaptive import allocate
 from assetmill.intake.plan import Base
 from assetmill.operate.chunks import OpenChunk, items_of
-from assetmill.operate.settle import Group, Item
+from assetmill.operate.settle import REJECTED, Group, Item
 from assetmill.records import Prompt
 
 _ROUNDS = 3
@@ -22,7 +22,8 @@ def next_round(opened: OpenChunk, base: Base, config: Config) -> list[Item]:
         if new:
             return new
         opened.allowance = 0  # no group has room for more
-    short = [config.select.keep - sum(i.passed for i in group.items) for group in opened.groups]
+    # What people rejected is not made up for by itself: they ask for more where they want more.
+    short = [config.select.keep - sum(i.passed or i.barred == REJECTED for i in g.items) for g in opened.groups]
     return _add_items(opened, short, base, config)
 
 
@@ -37,7 +38,7 @@ def _add_items(opened: OpenChunk, shares: Sequence[int], base: Base, config: Con
 
 
 def _share_out(opened: OpenChunk, config: Config) -> list[int]:
-    total = sum(len(g.prompts) * g.plan.num_candidates for g in opened.groups)
+    total = sum(g.plan.num_of(p) for g in opened.groups for p in g.prompts)
     seeds = min(opened.allowance, max(1, -(-total // (2 * _ROUNDS))))
     floor = config.select.min_score if config.publish.min_score is None else config.publish.min_score
     shares = allocate(

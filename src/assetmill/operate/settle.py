@@ -17,6 +17,7 @@ from assetmill.curate.seam import check_seam
 from assetmill.curate.select import choose
 from assetmill.engines.enlarge import enlarge, text_of, tileable_axes
 from assetmill.engines.protocols import Upscaler
+from assetmill.intake.pins import variant_key
 from assetmill.intake.plan import AssetPlan
 from assetmill.operate.products import HELD_GATE, keeps_product, lock_master
 from assetmill.operate.stages import Stages
@@ -29,16 +30,18 @@ from assetmill.records import (
     Record,
     Request,
     VariantRecord,
-    content_key,
 )
 from assetmill.storage.index import AssetHistory
 from assetmill.storage.layout import blob_path
+from assetmill.storage.reviews import Place
 from assetmill.storage.store import Store
 
 if TYPE_CHECKING:
     import numpy as np
 
 References = Callable[[Sequence[Request]], Mapping[str, "np.ndarray"]]
+
+REJECTED = "rejected by a person"
 
 _UPSCALE_BATCH = 16
 
@@ -60,7 +63,9 @@ class Item:
     passed: bool = False
     refused: str = ""
     barred: str = ""
-    """Why it is not to be chosen although it was made, in a word: recalled."""
+    """Why it is not to be chosen although it was made, in a word: recalled, rejected by a person."""
+    pinned: bool = False
+    """True where a person approved it: it is read back, never made again, and stands whatever the gates say now."""
     verdicts: list[Verdict] = field(default_factory=list)
     failures: list[FailureRecord] = field(default_factory=list)
     cut: CutRecord | None = None
@@ -78,7 +83,8 @@ class Item:
 class Group:
     """The candidates among which variants are chosen: all of an asset, or those of one cell of its axes.
 
-    `budget` (extra seeds left) and `next_index` are kept per prompt, by identity.
+    `budget` (extra seeds left) and `next_index` are kept per prompt, by identity. `pinned` are approved pictures: then
+    they are what is chosen, in this order, and there are no prompts.
     """
 
     plan: AssetPlan
@@ -86,6 +92,8 @@ class Group:
     budget: dict[int, int]
     next_index: dict[int, int]
     items: list[Item] = field(default_factory=list)
+    place: Place | None = None
+    pinned: tuple[str, ...] = ()
 
     def take_index(self, prompt: Prompt) -> int:
         """The next unused index of a prompt; uses one seed of its budget."""
@@ -163,9 +171,13 @@ class Settled:
         plan = choices[0].group.plan
         items = [i for c in choices for i in c.group.items]
         chosen = [i for c in choices for i in c.chosen]
+        ranked = [i for i in chosen if not i.pinned]
         refused = set().union(*(c.refused for c in choices))
-        status, reason = _status(items, chosen, refused, self.config)
-        empty = [dict(c.group.prompts[0].cell) for c in choices if not c.chosen]
+        # Approved pictures leave whatever the others wait for; publishing leaves those behind.
+        status, reason = _status(items, ranked, refused, self.config) if ranked or not chosen else ("chosen", "")
+        if len(ranked) < len(chosen) and status == "pending_review":
+            status, reason = "chosen", f"others: {reason}"
+        empty = [dict(c.group.place.cell if c.group.place else ()) for c in choices if not c.chosen]
         if chosen and empty:
             reason = f"nothing passed for {empty}" + (f"; {reason}" if reason else "")
         keys = tuple(variants[asset_id, i.key].key for i in chosen) if variants else ()
@@ -175,11 +187,6 @@ class Settled:
 def extension_of(media_type: str) -> str:
     """`image/png` as `png`."""
     return media_type.rsplit("/", 1)[-1]
-
-
-def variant_key(blob: str, upscaler: str) -> str:
-    """Names a variant: a base picture and the way it is upscaled."""
-    return content_key("variant", {"blob": blob, "upscaler": upscaler})
 
 
 def settle(
@@ -226,11 +233,16 @@ def settle(
 def _choose(choice: _Choice, config: Config, banned_blobs: Collection[str]) -> None:
     import numpy as np
 
+    if choice.group.pinned:
+        found = {i.blob.result(): i for i in choice.group.items if i.blob is not None and i.key not in choice.refused}
+        choice.chosen, choice.dropped = [found[blob] for blob in choice.group.pinned if blob in found], {}
+        return
     candidates = [i for i in choice.group.items if i.passed and i.key not in choice.refused]
-    if banned_blobs:
+    rejected = choice.group.plan.review.rejected
+    if banned_blobs or rejected:
         for item in candidates:
-            if item.blob is not None and item.blob.result() in banned_blobs:
-                item.barred = "recalled"
+            blob = item.blob.result() if item.blob is not None else ""
+            item.barred = "recalled" if blob in banned_blobs else REJECTED if blob in rejected else ""
         candidates = [i for i in candidates if not i.barred]
     # The same request can stand in a group twice (two templates that render the same text).
     candidates = list({i.key: i for i in candidates}.values())
@@ -324,6 +336,8 @@ def _status(items: Sequence[Item], chosen: Sequence[Item], refused: Collection[s
             shown = "none" if best is None else f"{best:.3f}"
             return "pending_review", f"best score {shown} is below publish.min_score {publish.min_score:g}"
         return "chosen", ""
+    if not items:
+        return "failed", "the approved picture is not in the records; approve another one, or reopen the asset"
     failures = [i.failures[-1] for i in items if i.pixels is None and i.failures]
     if any(f.kind == "transient" for f in failures):
         return "transient", failures[0].reason

@@ -241,6 +241,11 @@ class DecisionLog:
                 self._states[key] = fold_decisions([of[n] for n in sorted(of)], self._numbers[key])
             return self._states[key]
 
+    def states(self) -> dict[str, ReviewState]:
+        """The states of all assets that somebody decided about, by the assets' ids."""
+        with self._lock:
+            return {next(iter(of.values())).asset_id: self.of(key) for key, of in self._decisions.items()}
+
     def add(self, decision: Decision) -> None:
         """Takes in a decision that was just written."""
         with self._lock:

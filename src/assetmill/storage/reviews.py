@@ -165,16 +165,6 @@ class ReviewState:
     approvals: Mapping[str, Decision] = field(default_factory=dict)
     rejections: Mapping[str, Decision] = field(default_factory=dict)
 
-    def pinned(self, keep: int, *, per_place: bool = False) -> dict[Place | None, tuple[Decision, ...]]:
-        """The approvals that hold, at most `keep` for the asset (under None) or, with `per_place`, for each place."""
-        found: dict[Place | None, tuple[Decision, ...]] = {}
-        for blob in self.approved:
-            decision = self.approvals[blob]
-            place = decision.place if per_place else None
-            if len(found.get(place, ())) < keep:
-                found[place] = (*found.get(place, ()), decision)
-        return found
-
 
 NOTHING = ReviewState()
 """The state of an asset that nobody decided anything about."""

@@ -158,6 +158,8 @@ def test_a_decision_binds_to_bytes_that_are_there(store: FolderStore, blobs: lis
         ({"kind": "reroll", "override": {"positive": "x", "cell": {}}}, "give the template too"),
         ({"kind": "reroll", "override": {"image": "/etc/passwd"}}, "stored picture"),
         ({"kind": "vary", "override": {"seeds": 2}}, "vary needs a picture"),
+        ({"kind": "vary", "override": {"seeds": 2, "operation": "variation", "strength": 0.5}}, "no meaning"),
+        ({"kind": "vary", "override": {"seeds": 2, "weight": 0.5, "strength": 0.5}}, "give one of them"),
     ],
 )
 def test_what_says_nothing_is_refused(store: FolderStore, values: dict[str, object], message: str) -> None:

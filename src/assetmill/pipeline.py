@@ -39,7 +39,6 @@ from assetmill.records import InputError, Prompt, asset_key, content_key
 from assetmill.storage.bans import open_bans
 from assetmill.storage.catalog import Catalog
 from assetmill.storage.index import open_index
-from assetmill.storage.layout import decisions_prefix
 from assetmill.storage.store import StoreUnavailable, put_blob
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ log = logging.getLogger(__name__)
 
 def plan_job(job: Job) -> Plan:
     """What is left to do, without loading a model. Raises InputError (bad rows, too much would go)."""
-    assets = [a for a in job.sheet.assets if not job.only or a.id in job.only]
+    assets = [a for a in job.wishes.assets if not job.only or a.id in job.only]
     if job.limit is not None:
         assets = assets[: job.limit]
     pins = {
@@ -66,9 +65,7 @@ def plan_job(job: Job) -> Plan:
         "model": ", ".join(f"{s.engine}/{s.epoch}/{s.revision}" for s in job.recipes.specs.values()),
         "judge": job.judge.key,
         "upscaler": job.upscaler.key,
-        "decisions": content_key(
-            "decisions", {"keys": [i.key for i in job.store.list(decisions_prefix(job.config.name))]}
-        ),
+        "decisions": job.decisions.digest,
         "bans": job.bans.digest,
         "catalog": job.catalog.latest(),
         "only": sorted(job.only),
@@ -88,7 +85,7 @@ def _published_ids(catalog: Catalog) -> dict[str, str]:
 
 def load_engines(job: Job, plan: Plan | None = None) -> Engines:
     """Loads what a plan needs, or the whole sheet without one; see `operate.loading`. Raises EngineError."""
-    assets = [p.asset for p in plan.todo] if plan is not None else job.sheet.assets
+    assets = [p.asset for p in plan.todo] if plan is not None else job.wishes.assets
     return load_for(job.config, job.recipes, job.recipes.needed(assets) or ("",), job.judge, job.upscaler, job.safety)
 
 
@@ -115,7 +112,7 @@ class Run:
         if self._dispatcher is None:
             job = self.job
             press = Press(job.store, job.config, self.stages)
-            drafts = Drafts(job.config, job.terms, job.meta_context, self.id, job.bans)
+            drafts = Drafts(job.config, job.terms, self.id, job.bans)
             threads = max(job.config.run.writers, 4)
             self._dispatcher = Dispatcher(press, drafts, partial(files_by_recipe, job.catalog), threads=threads)
         return self._dispatcher
@@ -188,6 +185,8 @@ def begin_run(
         plan = plan_job(job)
         for problem in job.index.problems:
             log.warning("left out of the index: %s", problem)
+        for problem in job.decisions.problems:
+            log.warning("left out of the decisions: %s", problem)
         if plan_file is not None:
             check_pins(plan, plan_file, plan_name)
         run = Run(new_run_id(), job, plan, ()) if make_nothing else start_run(job, plan)
@@ -241,7 +240,8 @@ def make_chunks_of(run: Run, worker: ChunkWorker) -> None:
 def finish_run(run: Run, publish_now: bool = True) -> dict[str, Any]:
     """Publishes what is chosen, commits the catalog, folds the index, writes contact sheet and report."""
     job = run.job
-    damaged = tuple(job.index.problems)
+    damaged = (*job.index.problems, *job.decisions.problems)
+    job.decisions.fold()
     if run.totals.chunks:
         with run.stages.time("index"):
             job.index = open_index(job.store, job.config.name)
@@ -263,6 +263,7 @@ def finish_run(run: Run, publish_now: bool = True) -> dict[str, Any]:
                 run.plan.to_publish, run.plan.removed, store=job.store, config_name=job.config.name,
                 retire=job.config.publish.removed == "retire", index=job.index, catalog=job.catalog,
                 dispatcher=run.dispatcher, run_id=run.id, stages=run.stages,
+                reviews=job.wishes.reviews,
             )  # fmt: skip
     report = build_report(
         run.id, job.config, job.base, run.plan, run.totals, published, run.stages, run.reason,
@@ -345,7 +346,7 @@ def check_job(job: Job) -> dict[str, Any]:
     rendered: dict[str, list[Prompt]] = {}
     remarks: list[str] = list(job.sheet.notes)
     bad = [str(p) for p in job.sheet.bad_rows]
-    for asset in job.sheet.assets:
+    for asset in job.wishes.assets:
         try:
             rendered[asset.id] = job.render(asset)
         except InputError as error:
@@ -353,7 +354,7 @@ def check_job(job: Job) -> dict[str, Any]:
     prompts = [p for some in rendered.values() for p in some]
     remarks += [f"{p.asset_id}: the prompt is longer than the text encoder reads" for p in prompts if p.flags]
     by_model: dict[str, list[Prompt]] = {}
-    for asset in job.sheet.assets:
+    for asset in job.wishes.assets:
         if asset.id in rendered:  # a bad row may name a model that there isn't
             by_model.setdefault(job.recipes.name_of(asset), []).extend(rendered[asset.id])
     for name, some in by_model.items():

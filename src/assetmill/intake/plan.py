@@ -42,6 +42,10 @@ Base = Request | Callable[[Asset], Request]
 """The request that pictures start from, with texts, seed and size left to fill in: one for all, or one per asset."""
 
 
+class UnmetWish(InputError):
+    """A row is sound, but what people asked for beyond it cannot be made: the asset waits, the others don't."""
+
+
 class Statuses(Protocol):
     def get(self, key: bytes, default: int, /) -> int: ...
 
@@ -188,6 +192,9 @@ def make_plan(
         seen.add(asset.key)
         try:
             prompts = render(asset)
+        except UnmetWish as error:
+            plans.append(AssetPlan(asset, "failed", str(error), (), 0, 0, "", "", "", known=True))
+            continue
         except InputError as error:
             bad.extend(error.problems)
             num_bad += 1

@@ -8,10 +8,12 @@ from datetime import UTC, datetime
 
 from assetmill.config import Config
 from assetmill.intake.plan import AssetPlan
-from assetmill.records import OutcomeRecord, RequestRecord, VariantRecord, content_key
+from assetmill.operate.leaving import variants_to_publish
+from assetmill.records import RequestRecord, VariantRecord
 from assetmill.storage.bans import Bans
 from assetmill.storage.entries import CatalogEntry
 from assetmill.storage.index import AssetHistory
+from assetmill.storage.reviews import ADOPTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +35,21 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Drafts:
-    """Turns what was chosen of an asset into catalog entries without files. `meta_context` is the plan's.
+    """Turns what was chosen of an asset into catalog entries without files.
 
     What `bans` cover gives none: its files are not even made.
     """
 
     config: Config
     terms: Terms
-    meta_context: str
     run_id: str
     bans: Bans = field(default_factory=Bans)
 
     def of(self, plan: AssetPlan, history: AssetHistory | None) -> list[CatalogEntry]:
         """The entries of an asset by rank; none where its choice is not settled for what the plan wants."""
-        if history is None or history.outcome is None:
+        if history is None:
             return []
-        outcome: OutcomeRecord = history.outcome
-        if outcome.status != "chosen" or (outcome.work_key, outcome.select_key) != (plan.work_key, plan.select_key):
-            return []
-        variants = [history.variants[key] for key in outcome.chosen]
+        variants = variants_to_publish(plan, history, self.config)
         entries = [self._entry(plan, history, variant, rank) for rank, variant in enumerate(variants, 1)]
         return [entry for entry in entries if not self.bans.reason_of(entry)]
 
@@ -59,7 +57,12 @@ class Drafts:
         made: RequestRecord = history.requests[variant.request_key]
         request = made.request
         columns = {name: plan.asset.columns.get(name, "") for name in self.config.publish.columns}
+        adopted = request.engine == ADOPTED
+        # Nobody's model made it: what may be done with it is what the person said who brought it.
         licence, commercial = self.terms.of(request.revision)
+        if adopted:
+            licence, commercial = str(dict(request.options).get("licence", "")), None
+        approval = next((d for of in plan.pins.values() for d in of if d.blob == variant.blob), None)
         return CatalogEntry(
             asset_id=plan.asset.id,
             rank=rank,
@@ -95,7 +98,11 @@ class Drafts:
             versions=_versions(history, variant.request_key),
             work_key=plan.work_key,
             select_key=plan.select_key,
-            meta_key=content_key("meta", {"context": self.meta_context, "id": plan.asset.id, "columns": columns}),
+            meta_key=plan.meta_key,
+            reviewer=approval.by if approval else "",
+            decision=approval.id if approval else "",
+            overrides=plan.review.overrides.as_json(),
+            digital_source=str(dict(request.options).get("digital_source", "")) if adopted else "",
         )
 
 

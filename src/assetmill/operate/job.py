@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,15 @@ from assetmill.intake.prompts import PromptBook, flag_long_prompts, load_templat
 from assetmill.intake.sheet import Sheet, read_assets, read_sheet_file
 from assetmill.operate.drafts import Terms
 from assetmill.operate.naming import check_name_pattern
+from assetmill.operate.overrides import Wishes, wishes_of
 from assetmill.operate.press import EPOCH
 from assetmill.operate.recipes import Recipes, open_recipes
-from assetmill.records import Asset, InputError, Problem, Prompt, Request, content_key
+from assetmill.records import Asset, InputError, Problem, Prompt, Request, asset_key, content_key
 from assetmill.storage.bans import Bans, open_bans
 from assetmill.storage.catalog import Catalog, open_catalog
+from assetmill.storage.decisions import Decision, DecisionLog, Draft, read_decisions
 from assetmill.storage.index import Index, open_index
+from assetmill.storage.reviews import fold_decisions
 from assetmill.storage.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -44,6 +47,8 @@ class Job:
     upscaler: UpscalerSpec
     index: Index
     catalog: Catalog
+    decisions: DecisionLog
+    wishes: Wishes
     only: frozenset[str] = frozenset()
     limit: int | None = None
     force: bool = False
@@ -116,24 +121,46 @@ class Job:
 
     def render(self, asset: Asset) -> list[Prompt]:
         """An asset's prompts, those that the text encoder would cut flagged."""
-        prompts = self.book.render(asset, seed=self.config.seed)
-        self.recipes.check(asset, prompts)
+        row = self.wishes.rows.get(asset.id)
+        prompts = self.book.render(row or asset, seed=self.config.seed)
+        self.recipes.check(row or asset, prompts)
+        if row is not None:
+            try:
+                self.recipes.base_of(asset)
+                prompts = self.wishes.reword(prompts, self.recipes.spec_of(asset))
+                self.recipes.check(asset, prompts)
+            except InputError as error:
+                raise self.wishes.explain(error, asset) from error
         counter, limit = self.recipes.token_limit(self.recipes.name_of(asset))
         if counter is not None and limit is not None:
             prompts = flag_long_prompts(prompts, counter, limit)
         return prompts
 
+    def check_wish(self, draft: Draft) -> None:
+        """Raises InputError where a reroll or vary asks for what the asset's model cannot make. Loads no model."""
+        review = self.decisions.of(asset_key(draft.asset_id))
+        wanted = Decision(**asdict(draft), number=review.number + 1, id="", at="")
+        row = next((a for a in self.sheet.assets if a.id == draft.asset_id), None)
+        if row is None:
+            raise InputError(Problem(f"{draft.asset_id}: the sheet has no such asset", "use an id of the sheet"))
+        reviews = {row.id: fold_decisions([*review.decisions, wanted])}
+        wishes = wishes_of(reviews, [row], self.config)
+        replace(self, wishes=wishes).render(wishes.assets[0])
+
     def refresh(self) -> None:
-        """Reads index and catalog again: another run may have ended since the job was opened."""
+        """Reads index, catalog and decisions again: another run may have ended since the job was opened."""
         self.index = open_index(self.store, self.config.name)
         self.catalog = open_catalog(self.store, self.config.name)
         self.bans = open_bans(self.store, self.config.name)
+        self.decisions.refresh()
+        self.wishes = wishes_of(self.decisions.states(), self.sheet.assets, self.config)
 
     def context(self) -> PlanContext:
         return PlanContext(
             self.config, self.recipes.base_of, self.select_context, self.meta_context, self.index.statuses(),
             self.index.outcomes(), self.catalog.fingerprints(), bans=self.bans, upscaler=self.upscaler.key,
             licences={r: licence for r, (licence, _) in self.recipes.licences().items()}, force=self.force,
+            reviews=self.wishes.reviews,
         )  # fmt: skip
 
 
@@ -165,7 +192,9 @@ def open_job(
     book.check(sheet.headers)
     check_name_pattern(config, sheet.headers)
     store = open_store(config.store, config.store_url)
-    wanted = [a for a in sheet.assets if not only or a.id in only][:limit]
+    decisions = read_decisions(store, config.name)
+    wishes = wishes_of(decisions.states(), sheet.assets, config)
+    wanted = [a for a in wishes.assets if not only or a.id in only][:limit]
     recipes = open_recipes(config, store, wanted)
     uncut = [spec for spec in recipes.specs.values() if config.cut.at and not spec.cuts]
     if uncut:
@@ -179,6 +208,6 @@ def open_job(
     return Job(
         path, config, store, sheet, sheet_data, book, recipes, resolve_judge(config.judge, config.resolve),
         resolve_upscaler(config.upscale, config.resolve), open_index(store, config.name),
-        open_catalog(store, config.name), frozenset(only), limit, force,
+        open_catalog(store, config.name), decisions, wishes, frozenset(only), limit, force,
         resolve_safety(config.gates.safety, config.resolve), open_bans(store, config.name),
     )  # fmt: skip

@@ -14,12 +14,12 @@ from typing import Any
 from assetmill.config import Config
 from assetmill.engines.protocols import ModelSpec
 from assetmill.intake.pins import place_of
+from assetmill.intake.plan import UnmetWish
 from assetmill.records import Asset, EngineOverrides, InputError, Problem, Prompt
-from assetmill.storage.decisions import DecisionLog, Override, ReviewState
-from assetmill.storage.reviews import TextOverride, Variation
+from assetmill.storage.reviews import Override, ReviewState, TextOverride, Variation
 
 _OF_ENGINE = ("steps", "guidance", "strength", "scheduler", "operation", "image")
-_NO_PICTURES: Mapping[str, None] = dict.fromkeys(("image", "image_to", "mask", "keep", "control", "control_kind"))
+_NO_PICTURES: Mapping[str, Any] = dict.fromkeys(("image", "image_to", "mask", "keep", "control", "control_kind"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +46,19 @@ class Wishes:
         worded = _lay_texts(prompts, override.texts, row.overrides.negative)
         return worded + [_vary(row, worded, variation, spec) for variation in override.variations]
 
-    def explain(self, error: InputError, asset: Asset) -> InputError:
-        """The same error, saying that it may come of what people asked for."""
-        if asset.id not in self.rows:
-            return error
+    def explain(self, error: InputError, asset: Asset) -> UnmetWish:
+        """The same error as one that comes of what people asked for."""
         review = self.reviews[asset.id]
         asked = [d for d in review.decisions if d.kind in ("reroll", "vary") and d.number not in review.undone]
-        way_out = "undo what was asked for beyond the row: decision " + ", ".join(
-            f"{d.number} ({d.kind} by {d.by})" for d in asked
-        )
-        return InputError(
-            [replace(p, way_out="; or ".join(filter(None, (p.way_out, way_out)))) for p in error.problems]
+        numbers = ", ".join(f"{d.number} ({d.kind} by {d.by})" for d in asked)
+        way_out = f"undo what was asked for beyond the row: decision {numbers}"
+        return UnmetWish(
+            [replace(p, way_out=f"{p.way_out}; or {way_out}" if p.way_out else way_out) for p in error.problems]
         )
 
 
-def gather_wishes(decisions: DecisionLog, assets: Sequence[Asset], config: Config) -> Wishes:
-    """What people decided about a sheet's assets."""
-    reviews = decisions.states()
+def wishes_of(reviews: Mapping[str, ReviewState], assets: Sequence[Asset], config: Config) -> Wishes:
+    """What people decided about a sheet's assets, by their ids."""
     asked = {asset_id for asset_id, review in reviews.items() if review.overrides}
     if not asked:
         return Wishes(reviews, tuple(assets))
@@ -80,7 +76,7 @@ def lay_over(asset: Asset, override: Override, config: Config) -> Asset:
     if any(text.negative is not None for text in override.texts):
         values["negative"] = None  # the row's goes into the prompts that keep it (`_lay_texts`)
     values |= {name: override.settings[name] for name in ("width", "height") if name in override.settings}
-    engine = {name: override.settings[name] for name in _OF_ENGINE if name in override.settings}
+    engine: dict[str, Any] = {name: override.settings[name] for name in _OF_ENGINE if name in override.settings}
     if engine:
         said = own.engine or EngineOverrides()
         if "operation" in engine:
@@ -90,7 +86,10 @@ def lay_over(asset: Asset, override: Override, config: Config) -> Asset:
 
 
 def ways_to_vary(spec: ModelSpec) -> tuple[str, ...]:
-    """The operations by which a model makes pictures like another one; the first is used where none is named."""
+    """The operations by which a model makes pictures like another one.
+
+    Where none is named, the first is used, or the last with a strength.
+    """
     return tuple(o for o in ("variation", "image-to-image") if o in spec.operations)
 
 
@@ -115,16 +114,16 @@ def _lay_texts(prompts: Sequence[Prompt], texts: Sequence[TextOverride], row_neg
 def _vary(row: Asset, prompts: Sequence[Prompt], variation: Variation, spec: ModelSpec) -> Prompt:
     """The prompt of a variation: that of its picture's place, or the first one where that place is gone."""
     ways = ways_to_vary(spec)
-    operation = variation.operation or (ways[0] if ways else "")
+    # A strength says how far to go from a picture: only image-to-image goes.
+    usual = ways[-1:] if variation.strength is not None else ways[:1]
+    operation = variation.operation or "".join(usual)
     if operation not in ways:
         message = f"{row.id}: {spec.id} makes no {operation or 'variations'} of a picture, and a person asked for it"
         raise InputError(Problem(message, "use a model that does", row=row.rows[0] if row.rows else None))
     prompt = next((p for p in prompts if place_of(p) == variation.place), prompts[0])
-    engine = replace(
-        row.overrides.engine or EngineOverrides(),
-        **{**_NO_PICTURES, "caption_to": None, "operation": operation, "image": variation.blob,
-           "strength": variation.strength, "weight": variation.weight},
-    )  # fmt: skip
+    asked: dict[str, Any] = {"strength": variation.strength, "weight": variation.weight, "caption_to": None}
+    asked |= {**_NO_PICTURES, "operation": operation, "image": variation.blob}
+    engine = replace(row.overrides.engine or EngineOverrides(), **asked)
     return replace(
         prompt,
         positive=prompt.positive if variation.positive is None else variation.positive,

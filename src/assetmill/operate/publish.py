@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from assetmill.intake.plan import AssetPlan
 from assetmill.operate.dispatch import Dispatcher
+from assetmill.operate.leaving import without_rejected
 from assetmill.operate.stages import Stages
 from assetmill.records import GateRecord, OutcomeRecord, Record, asset_key, content_key
 from assetmill.storage.catalog import Catalog, CatalogEntry, CatalogHeld
 from assetmill.storage.entries import Rendition
 from assetmill.storage.index import AssetHistory, Index, write_segment
+from assetmill.storage.reviews import ReviewState
 from assetmill.storage.store import Store
 
 _SLICE = 512
@@ -54,10 +57,12 @@ def publish(
     dispatcher: Dispatcher,
     run_id: str,
     stages: Stages,
+    reviews: Mapping[str, ReviewState] = MappingProxyType({}),
 ) -> Publication:
     """Publishes what is chosen of `plans` and, with `retire`, takes removed assets (by key) out.
 
-    Plans whose choice is not settled (transient failures, waiting for review) keep what is published of them.
+    Pictures that somebody rejected (`reviews`, by asset id) are taken out, whether or not there are others yet. Plans
+    whose choice is not settled (transient failures, waiting for review) keep what else is published of them.
     """
     tally = _Tally()
     with stages.time("publish"):
@@ -76,8 +81,10 @@ def publish(
                 key = content_key("publishing", {"run": run_id, "from": part[0].asset.key})
                 write_segment(store, config_name, key, 0, records)
         gone = _removed_ids(catalog, removed) if retire and removed else []
+        stay, rejected = without_rejected(catalog, reviews, {e.asset_id for e in tally.entries})
+        upserts, gone = [*tally.entries, *stay], sorted({*gone, *rejected})
         try:
-            version = catalog.commit(tally.entries, gone, run=run_id) if tally.entries or gone else catalog.latest()
+            version = catalog.commit(upserts, gone, run=run_id) if upserts or gone else catalog.latest()
         except CatalogHeld as error:
             return Publication(catalog.latest(), damaged=tuple(tally.damaged), held=str(error))
     return Publication(

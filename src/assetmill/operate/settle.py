@@ -95,6 +95,11 @@ class Group:
     place: Place | None = None
     pinned: tuple[str, ...] = ()
 
+    @property
+    def cell(self) -> dict[str, str]:
+        """The cell it is of, where it is of one."""
+        return dict(self.prompts[0].cell) if self.prompts else dict(self.place.cell if self.place else ())
+
     def take_index(self, prompt: Prompt) -> int:
         """The next unused index of a prompt; uses one seed of its budget."""
         index = self.next_index[id(prompt)]
@@ -177,7 +182,7 @@ class Settled:
         status, reason = _status(items, ranked, refused, self.config) if ranked or not chosen else ("chosen", "")
         if len(ranked) < len(chosen) and status == "pending_review":
             status, reason = "chosen", f"others: {reason}"
-        empty = [dict(c.group.place.cell if c.group.place else ()) for c in choices if not c.chosen]
+        empty = [c.group.cell for c in choices if not c.chosen]
         if chosen and empty:
             reason = f"nothing passed for {empty}" + (f"; {reason}" if reason else "")
         keys = tuple(variants[asset_id, i.key].key for i in chosen) if variants else ()
@@ -325,17 +330,23 @@ def _upscale(
     return refused
 
 
+def why_held(scores: Sequence[float | None], config: Config) -> str:
+    """Why pictures that were chosen by rank wait for a person, or an empty text."""
+    publish = config.publish
+    if publish.policy == "approved":
+        return "waits for approval"
+    best = max((score for score in scores if score is not None), default=None)
+    if publish.min_score is not None and (best is None or best < publish.min_score):
+        shown = "none" if best is None else f"{best:.3f}"
+        return f"best score {shown} is below publish.min_score {publish.min_score:g}"
+    return ""
+
+
 def _status(items: Sequence[Item], chosen: Sequence[Item], refused: Collection[str], config: Config) -> tuple[str, str]:
     """What became of an asset, and why."""
-    publish = config.publish
     if chosen:
-        if publish.policy == "approved":
-            return "pending_review", "waits for approval"
-        best = max((i.score for i in chosen if i.score is not None), default=None)
-        if publish.min_score is not None and (best is None or best < publish.min_score):
-            shown = "none" if best is None else f"{best:.3f}"
-            return "pending_review", f"best score {shown} is below publish.min_score {publish.min_score:g}"
-        return "chosen", ""
+        held = why_held([i.score for i in chosen], config)
+        return ("pending_review", held) if held else ("chosen", "")
     if not items:
         return "failed", "the approved picture is not in the records; approve another one, or reopen the asset"
     failures = [i.failures[-1] for i in items if i.pixels is None and i.failures]

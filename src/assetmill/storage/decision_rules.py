@@ -130,6 +130,13 @@ def _check_override(draft: Draft, complain: Callable[..., None]) -> None:
             complain(f"{name} is {str(value)[:80]!r}", way_out, f"override.{name}")
     if draft.kind == "vary" and "seeds" not in draft.override:
         complain("a variation needs to know how many", "give seeds", "override.seeds")
+    if draft.kind == "vary":
+        operation = draft.override.get("operation")
+        for name, other in (("strength", "variation"), ("weight", "image-to-image")):
+            if name in draft.override and operation == other:
+                complain(f"{name} has no meaning for {other}", "leave it out", f"override.{name}")
+        if {"strength", "weight"} <= draft.override.keys():
+            complain("strength is for image-to-image and weight for variation", "give one of them", "override")
     if draft.kind == "reroll":
         if not any(draft.override.get(name) not in (None, 0) for name in known if name not in ("template", "cell")):
             complain("a reroll that asks for nothing", "give seeds, a text or a setting", "override")

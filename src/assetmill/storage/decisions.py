@@ -25,7 +25,6 @@ from assetmill.records import (
     CandidateRecord,
     InputError,
     Problem,
-    RequestRecord,
     asset_key,
     canonical_json,
     content_key,
@@ -122,8 +121,7 @@ def decide(
     values: dict[str, Any] = {**asdict(draft), "number": seen + 1, "id": new_ulid()}
     values["at"] = datetime.now(UTC).isoformat(timespec="milliseconds")
     if draft.blob:
-        request = _find_picture(store, config_name, draft, index)
-        values |= {"request_key": request.key, "template": request.template, "cell": dict(request.cell)}
+        values |= _find_picture(store, config_name, draft, state, index)
     path = decision_path(config_name, key, seen + 1)
     data = decision_bytes(Decision(**values))
     if not store.put_if_absent(path, data, media_type="application/json"):
@@ -139,21 +137,32 @@ def _with_number(state: ReviewState, number: int) -> Decision | None:
     return next((d for d in state.decisions if d.number == number), None)
 
 
-def _find_picture(store: Store, config_name: str, draft: Draft, index: Histories | None) -> RequestRecord:
-    """The request whose picture a draft names. Raises InputError: no candidate of the asset, or its bytes are gone."""
+def _find_picture(
+    store: Store, config_name: str, draft: Draft, state: ReviewState, index: Histories | None
+) -> dict[str, Any]:
+    """Request key, template and cell of the picture a draft names.
+
+    Raises InputError where no candidate of the asset has it, or where it is wanted and its bytes are gone.
+    """
     index = index or open_index(store, config_name)
     history = index.history([draft.asset_id])[draft.asset_id]
     made = next((c for c in history.candidates.values() if c.blob == draft.blob), None)
-    if made is None:
-        raise InputError(
-            Problem(
-                f"{draft.asset_id}: it has no candidate with the picture {draft.blob[:12]}…",
-                "look at the asset again: pictures of other assets, masters and renditions cannot be decided on",
-            )
+    wanted = draft.kind in ("approve", "adopt", "vary")
+    if made is not None:
+        if wanted:
+            _check_bytes(store, draft, made)
+        request = history.requests[made.request_key]
+        return {"request_key": request.key, "template": request.template, "cell": dict(request.cell)}
+    # What was decided on may be lost since; it can still be let go of.
+    known = next((d for d in state.decisions if d.blob == draft.blob), None)
+    if known is not None and not wanted:
+        return {"request_key": known.request_key, "template": known.template, "cell": dict(known.cell)}
+    raise InputError(
+        Problem(
+            f"{draft.asset_id}: it has no candidate with the picture {draft.blob[:12]}…",
+            "look at the asset again: pictures of other assets, masters and renditions cannot be decided on",
         )
-    if draft.kind in ("approve", "adopt", "vary"):
-        _check_bytes(store, draft, made)
-    return history.requests[made.request_key]
+    )
 
 
 def _check_bytes(store: Store, draft: Draft, made: CandidateRecord) -> None:

@@ -12,7 +12,7 @@ from assetmill.records import asset_key
 if TYPE_CHECKING:
     import pyarrow as pa
 
-JSON_FIELDS = ("cell", "columns", "request", "versions", "renditions", "alt")
+JSON_FIELDS = ("cell", "columns", "request", "versions", "renditions", "alt", "overrides")
 """Fields that are JSON text in a row: their names differ from config to config."""
 
 SMALL_FIELDS = (
@@ -59,8 +59,9 @@ class CatalogEntry:
 
     `renditions` are the published files in the order of their channels; `object_key` is that of the first one. `alt` is
     the alternative text by locale (empty key: the sheet's own language). `digital_source` is the IPTC digital source
-    type. `reviewer` and `decision` say who approved it, and in which record, where a person did. Entries of before
-    there were renditions have none: then the file under `object_key` is the master, byte for byte (see `files`).
+    type. `reviewer` and `decision` say who approved it, and in which record, where a person did; `overrides` is what
+    people asked for beyond the row. Entries of before there were renditions have none: then the file under
+    `object_key` is the master, byte for byte (see `files`).
     """
 
     asset_id: str
@@ -104,6 +105,7 @@ class CatalogEntry:
     digital_source: str = ""
     reviewer: str = ""
     decision: str = ""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def asset_key(self) -> str:

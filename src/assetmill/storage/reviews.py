@@ -31,6 +31,9 @@ from assetmill.storage.store import CorruptObject
 
 SCHEMA = 1
 
+ADOPTED = "adopted"
+"""The engine of requests for pictures that people brought from outside: nothing here made them, or can again."""
+
 KINDS = ("approve", "reject", "reopen", "note", "reroll", "vary", "adopt", "undo")
 
 REROLL_SETTINGS = ("steps", "guidance", "strength", "scheduler", "operation", "image", "width", "height")

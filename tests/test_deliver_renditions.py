@@ -159,6 +159,39 @@ def test_a_short_edge_is_refused() -> None:
     assert not too_small(spec, 300, 400)
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(8, 120), st.integers(8, 120), st.floats(0, 0.7),
+    st.sampled_from(
+        [{"size": "60x40", "fit": "pad"}, {"aspect": "2:3", "fit": "pad", "max_edge": 50, "min_edge": 30},
+         {"max_edge": 40, "min_edge": 20, "margin": 12.0, "extrude": 3}, {"size": 30, "fit": "cover"},
+         {"size": 32, "fit": "pad", "resample": "nearest"}, {"size": 24, "fit": "cover", "resample": "nearest"},
+         {"size": 32, "fit": "pad", "resample": "nearest", "frame": "picture"}]
+    ),
+)  # fmt: skip
+def test_plans_refuse_only_what_must_be(width: int, height: int, share: float, values: dict[str, object]) -> None:
+    """Where `too_small` finds nothing to pass, no subject on a master of that size passes."""
+    spec = rendition(ground="white", **values)
+    made = compose(disc(width, height, share * min(width, height)), spec)
+    assert made.problem or not too_small(spec, width, height)
+
+
+def test_covering_pixel_art() -> None:
+    """`nearest` covers by the smallest whole factor that reaches, and cuts on whole pixels."""
+    art = pixel_art(blocks=16, factor=1)
+    made = compose(art, rendition(size="40x24", fit="cover", ground="transparent", resample="nearest"))
+    assert np.array_equal(made.pixels, art.repeat(3, axis=0).repeat(3, axis=1)[12:36, 4:44])
+
+
+def test_a_kept_picture_needs_no_subject() -> None:
+    """An empty cut-out refuses what is made of it, and not the plain master."""
+    nothing = np.zeros((64, 64), np.uint8)
+    made = compose(photo(64, 64), rendition(size=32, fit="cover"), alpha=nothing)
+    assert edges(made) == (32, 32)
+    with pytest.raises(ValueError, match="is not that of a master"):
+        compose(photo(64, 64), rendition(size=32, fit="cover"), alpha=nothing[:3])
+
+
 def test_an_empty_cutout_is_refused() -> None:
     assert compose(np.zeros((64, 64, 4), np.uint8), rendition(ground="white")).problem == "nothing in it is opaque"
 

@@ -53,7 +53,7 @@ def place(spec: RenditionConfig, width: int, height: int, subject: Box | None = 
 def too_small(spec: RenditionConfig, width: int, height: int) -> str:
     """Why every master of width × height is refused, or nothing: a master of that size may be large enough.
 
-    A cut-out is taken to fill its picture, so this never refuses what could pass.
+    A cut-out is taken to be as large as it can be, so this never refuses what could pass.
     """
     if spec.resample == "nearest":
         if spec.cut_out and spec.frame == "subject" and spec.fit != "cover":
@@ -62,8 +62,11 @@ def too_small(spec: RenditionConfig, width: int, height: int) -> str:
         if problem:
             return problem
         width, height = width * up // down, height * up // down
-    whole = (0, 0, width, height) if spec.cut_out else None
-    return place(spec, width, height, whole).problem
+    if not spec.cut_out:
+        return place(spec, width, height).problem
+    if spec.follows and not spec.aspect:  # of canvases in a subject's own shape the square has the longest short edge
+        return place(spec, width, height, (0, 0, min(width, height), min(width, height))).problem
+    return place(spec, width, height, (0, 0, width, height)).problem
 
 
 def whole_factor(spec: RenditionConfig, width: int, height: int, subject: Box | None = None) -> tuple[int, int, str]:

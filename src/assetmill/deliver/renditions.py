@@ -110,9 +110,11 @@ def compose(master: np.ndarray, spec: RenditionConfig, *, alpha: np.ndarray | No
         master = master[..., :3]
     if master.shape[2] == 4 and spec.format == "jpeg" and not spec.cut_out:
         return _refused("the master is transparent and JPEG is not: give a ground colour, or another format")
+    if alpha is not None and alpha.shape != master.shape[:2]:
+        raise ValueError(f"alpha {alpha.shape} is not that of a master of {master.shape[:2]}")
     where = master[..., 3] if master.shape[2] == 4 else alpha
-    subject = None
-    if where is not None and (subject := subject_box(where)) is None:
+    subject = subject_box(where) if where is not None else None
+    if master.shape[2] == 4 and subject is None:
         return _refused("nothing in it is opaque")
     if spec.resample == "nearest":
         height, width = master.shape[:2]
@@ -120,7 +122,8 @@ def compose(master: np.ndarray, spec: RenditionConfig, *, alpha: np.ndarray | No
         if problem:
             return _refused(problem)
         master = _scale_whole(master, up, down)
-        if where is not None and (subject := subject_box(_scale_whole(where, up, down))) is None:
+        subject = subject_box(_scale_whole(where, up, down)) if where is not None else None
+        if master.shape[2] == 4 and subject is None:
             return _refused(f"nothing opaque is left of it at 1/{down}")
     placed = place(spec, master.shape[1], master.shape[0], subject)
     if placed.problem:

@@ -78,7 +78,7 @@ class ChannelConfig(Section):
     def _check_renditions(self) -> ChannelConfig:
         specs = join_renditions(self.pack, self.renditions, self.palette)
         names = [spec.name for spec in specs]
-        if self.atlas and "rendition" in self.atlas.model_fields_set and self.atlas.rendition not in names:
+        if self.atlas and self.atlas.rendition not in names:
             raise ValueError(f"atlas.rendition {self.atlas.rendition!r} is none of its renditions: {', '.join(names)}")
         return self
 

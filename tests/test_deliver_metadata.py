@@ -230,6 +230,13 @@ def test_disclosure_sidecar_tells_no_prompt() -> None:
     assert set(public) == set(full) - {"making"}
 
 
+def test_sidecar_of_a_picture_from_outside() -> None:
+    """Where nobody knows how it was made, the sidecar says so and claims neither yes nor no."""
+    told = json.loads(sidecar(facts_of(entry(request={}), PROVENANCE), "full"))
+    assert told["ai_generated"] is None
+    assert not {"digital_source", "making"} & set(told)
+
+
 def test_sidecar_keeps_broken_text() -> None:
     """A request with a lone surrogate is read back as it was made: its key stays true."""
     made = request(positive=HOSTILE)

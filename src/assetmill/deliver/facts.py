@@ -26,6 +26,9 @@ TRAINED = SOURCE_TYPES + "trainedAlgorithmicMedia"
 COMPOSITE = SOURCE_TYPES + "compositeWithTrainedAlgorithmicMedia"
 """IPTC: edited using generative AI, as by inpainting; parts of another picture are kept."""
 
+AI_SOURCES = (TRAINED, COMPOSITE)
+"""Source types that say a generative model had a part."""
+
 _KEEPING = ("inpaint", "keep-product", "image-to-image")
 
 # XML 1.0, section 2.2: all that is no character there. Lone surrogates and NUL fit into no text chunk either.

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from assetmill.deliver.credentials import CredentialsFound, check_credentials
-from assetmill.deliver.facts import COMPOSITE, TRAINED
+from assetmill.deliver.facts import AI_SOURCES
 from assetmill.deliver.metadata import read_back
 
 
@@ -22,7 +22,7 @@ def inspect_file(data: bytes, *, name: str = "", trust: bytes = b"") -> dict[str
     signed = credentials if credentials.valid else CredentialsFound(False)
     source = signed.digital_source or found["xmp"].get("Iptc4xmpExt:DigitalSourceType", "")
     return {
-        "ai_generated": True if source in (TRAINED, COMPOSITE) else None,
+        "ai_generated": True if source in AI_SOURCES else None,
         "discloses": signed.system or found["xmp"].get("Iptc4xmpExt:AISystemUsed", ""),
         "digital_source": source,
         "verdict": verdict(credentials),

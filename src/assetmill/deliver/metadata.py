@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from assetmill.deliver.facts import Facts
+from assetmill.deliver.facts import AI_SOURCES, Facts
 from assetmill.deliver.parameters import read_settings, settings_text
 from assetmill.deliver.picture import PARAMETERS, PictureError, comment_exif, measure, open_picture, read_text
 from assetmill.deliver.xmp import PacketError, read_packet, write_packet
@@ -90,7 +90,7 @@ def sidecar(facts: Facts, embed: Embed, *, picture: str = "") -> bytes:
         "schema": SIDECAR_SCHEMA,
         "embed": embed,
         **({"picture": picture} if picture else {}),
-        "ai_generated": bool(facts.digital_source),
+        "ai_generated": facts.digital_source in AI_SOURCES if facts.digital_source else None,
         **{name: value for name, value in public.items() if value not in ("", None)},
         **({"alt": alt} if alt else {}),
     }

@@ -22,7 +22,7 @@ def test_vectors_come_back() -> None:
         return known, {e.master: "cannot be read" for e in batch if e.master not in known}
 
     out = io.BytesIO()
-    written = write_embeddings(entries, vectors, 4, "f" * 64, out)
+    written = write_embeddings(entries, vectors, "f" * 64, out)
     table = pq.read_table(io.BytesIO(out.getvalue()))
     assert str(table.schema.field("embedding").type) == "fixed_size_list<element: float>[4]"
     assert [(r["asset_id"], r["rank"], r["blob"], r["master"]) for r in table.to_pylist()] == [
@@ -32,3 +32,10 @@ def test_vectors_come_back() -> None:
     assert set(table["judge"].to_pylist()) == {"f" * 64}
     assert (written.num_rows, len(written.problems)) == (2, 1)
     assert "asset 'b': picture 1 has no embedding: cannot be read" in str(written.problems[0])
+
+
+def test_an_empty_catalog_gives_an_empty_file() -> None:
+    """Readable, with its columns and no rows."""
+    out = io.BytesIO()
+    assert write_embeddings([], lambda batch: ({}, {}), "f" * 64, out).num_rows == 0
+    assert pq.read_table(io.BytesIO(out.getvalue())).num_rows == 0

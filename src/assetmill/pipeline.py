@@ -28,6 +28,7 @@ from assetmill.operate.drafts import Drafts
 from assetmill.operate.job import Job, open_job
 from assetmill.operate.loading import load_for
 from assetmill.operate.lock import describe_process, hold_lock
+from assetmill.operate.outlets import Outlets, write_outlets
 from assetmill.operate.press import Press
 from assetmill.operate.produce import BreakerTripped, Chunk, ChunkResult, ChunkWorker, Progress, Silence
 from assetmill.operate.publish import Publication, files_by_recipe, publish
@@ -265,9 +266,13 @@ def finish_run(run: Run, publish_now: bool = True) -> dict[str, Any]:
                 dispatcher=run.dispatcher, run_id=run.id, stages=run.stages,
                 reviews=job.wishes.reviews,
             )  # fmt: skip
+        outlets = Outlets()
+        if publish_now and not published.held:
+            with run.stages.time("outlets"):
+                outlets = write_outlets(job.store, job.config, job.catalog)
     report = build_report(
         run.id, job.config, job.base, run.plan, run.totals, published, run.stages, run.reason,
-        num_chunks=len(run.chunks), damaged=damaged,
+        num_chunks=len(run.chunks), damaged=damaged, outlets=outlets,
     )  # fmt: skip
     report["contact_sheet"] = sheet.result() if sheet is not None else None
     report["licences"] = job.licences

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -130,6 +130,56 @@ def catalog_release(config: ConfigPath, reason: Reason = "", by: By = None, as_j
     was = catalog.held()
     catalog.release(reason=reason, by=who(by))
     print_facts("released", {"was_held": was or "not held"}, as_json)
+
+
+@catalog_app.command("feed")
+def catalog_feed(
+    config: ConfigPath,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A feed of publish.feeds.")],
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="File to write; the store's feed if left out.")
+    ] = None,
+    version: Version = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write one feed from the catalog, into a file or into the store, and say what it leaves out and why."""
+    from assetmill.config import read_config
+    from assetmill.operate.feeds import write_feed_file, write_feeds
+    from assetmill.storage.catalog import open_catalog
+    from assetmill.storage.store import open_store
+
+    settings = read_config(config)
+    store = open_store(settings.store, settings.store_url, read_only=file is not None)
+    catalog = open_catalog(store, settings.name)
+    if file is not None:
+        written = write_feed_file(store, settings, catalog, name, file, version)
+        facts: dict[str, Any] = {"file": str(file), "rows": written.num_rows, "left_out": written.num_left_out}
+        problems = [str(p) for p in written.problems]
+    else:
+        (feed,) = write_feeds(store, settings, catalog, version, [name])
+        facts = {"key": feed.key, "address": feed.url or feed.address, "rows": feed.num_rows}
+        facts["left_out"] = feed.num_left_out
+        problems = list(feed.problems)
+    print_facts(f"feed {name}", {**facts, "problems": problems}, as_json)
+    if problems:
+        raise typer.Exit(SOME_FAILED)
+
+
+@catalog_app.command("atlas")
+def catalog_atlas(
+    config: ConfigPath,
+    channel: Annotated[str, typer.Argument(metavar="CHANNEL", help="A channel with an atlas.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for CHANNEL.png and CHANNEL.json.")],
+    as_json: AsJson = False,
+) -> None:
+    """Copy a channel's newest atlas into a folder, under plain names that stay from night to night."""
+    from assetmill.config import read_config
+    from assetmill.operate.atlases import copy_atlas
+    from assetmill.storage.store import open_store
+
+    settings = read_config(config)
+    store = open_store(settings.store, settings.store_url, read_only=True)
+    print_facts("copied", {"files": [str(p) for p in copy_atlas(store, settings, channel, folder)]}, as_json)
 
 
 taking_back.add_to(catalog_app)

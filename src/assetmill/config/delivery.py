@@ -38,7 +38,7 @@ class StoreConfig(Section):
 class AtlasConfig(Section):
     """Packed sheets of a channel's pictures."""
 
-    rendition: Name = Field("image", description="Which rendition is packed.")
+    rendition: Name | None = Field(None, description="Which rendition is packed; the channel's first if left out.")
     size: int = Field(2048, ge=64, le=16384, description="Largest edge of a sheet, in pixels.")
     padding: int = Field(2, ge=0, le=64, description="Pixels between sprites.")
     extrude: int = Field(1, ge=0, le=16, description="Pixels by which a sprite's edges are repeated.")
@@ -78,7 +78,7 @@ class ChannelConfig(Section):
     def _check_renditions(self) -> ChannelConfig:
         specs = join_renditions(self.pack, self.renditions, self.palette)
         names = [spec.name for spec in specs]
-        if self.atlas and self.atlas.rendition not in names:
+        if self.atlas and self.atlas.rendition not in (None, *names):
             raise ValueError(f"atlas.rendition {self.atlas.rendition!r} is none of its renditions: {', '.join(names)}")
         return self
 
@@ -163,4 +163,21 @@ class PublishConfig(Section):
             known = tuple(self.channels) or (self.channel,)
             if feed.channel is not None and feed.channel not in known:
                 raise ValueError(f"feeds.{name}.channel is {feed.channel!r}; channels are {', '.join(known)}")
+        return self
+
+    def _renditions_of(self, channel: str) -> tuple[str, ...]:
+        """The names of a channel's renditions."""
+        settings = self.channels.get(channel)
+        if settings is None:
+            return ("image",)
+        return tuple(spec.name for spec in join_renditions(settings.pack, settings.renditions, settings.palette))
+
+    @model_validator(mode="after")
+    def _check_renditions(self) -> PublishConfig:
+        """Whether the renditions that feeds name are there."""
+        for name, feed in self.feeds.items():
+            channels = (feed.channel,) if feed.channel else tuple(self.channels) or (self.channel,)
+            known = dict.fromkeys(rendition for channel in channels for rendition in self._renditions_of(channel))
+            if feed.rendition is not None and feed.rendition not in known:
+                raise ValueError(f"feeds.{name}.rendition is {feed.rendition!r}; renditions are {', '.join(known)}")
         return self

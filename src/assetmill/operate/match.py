@@ -122,7 +122,7 @@ def match_inventory(
         queries = embed_texts(judge, texts)
         targets = [Matched(text=text) for text in texts]
     else:
-        made, bad = memory.of_pictures({e.master: partial(_read_master, store, e) for e in entries})
+        made, bad = memory.of_pictures({e.master: partial(read_master, store, e) for e in entries})
         unusable |= {e.object_key: bad[e.master] for e in entries if e.master in bad}
         entries = [e for e in entries if e.master in made]
         queries = _stack([made[e.master] for e in entries])
@@ -315,7 +315,8 @@ def _hash(path: Path) -> str:
         return ""
 
 
-def _read_master(store: Store, entry: CatalogEntry) -> bytes:
+def read_master(store: Store, entry: CatalogEntry) -> bytes:
+    """The bytes of an entry's master, checked. Raises MissingObject or CorruptObject."""
     return get_blob(store, entry.master, extension_of(entry.media_type))
 
 

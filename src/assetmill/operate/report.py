@@ -13,6 +13,7 @@ from typing import Any
 from assetmill.config import BudgetConfig, Config
 from assetmill.deliver.contact_sheet import ContactRow, draw_contact_sheet
 from assetmill.intake.plan import Plan, Rates, guess_rates
+from assetmill.operate.outlets import Outlets
 from assetmill.operate.produce import Chunk, ChunkResult
 from assetmill.operate.publish import Publication
 from assetmill.operate.runs import run_time
@@ -95,6 +96,7 @@ def build_report(
     *,
     num_chunks: int = 0,
     damaged: Sequence[str] = (),
+    outlets: Outlets | None = None,
 ) -> dict[str, Any]:
     """A run's report as JSON. `exit_code` follows the table in the README.
 
@@ -112,7 +114,7 @@ def build_report(
         status, code = "catalog held", 2
     elif left > len(totals.set_aside) and totals.chunks < num_chunks:
         status, code = "stopped", 1
-    elif troubled or published.refused or plan.bad_rows:
+    elif troubled or published.refused or plan.bad_rows or (outlets is not None and outlets.problems):
         status, code = "done, some items failed", 1
     elif not plan.todo and not published.files and not published.removed:
         status, code = "nothing to do", 0
@@ -148,6 +150,7 @@ def build_report(
         "refused_files": {asset_id: list(reasons) for asset_id, reasons in published.refused.items()},
         "removed": published.removed,
         "catalog_version": published.version,
+        **(outlets or Outlets()).as_dict(),
         "stages": stages.as_dict(),
         "images_per_second": round(totals.pictures / seconds, 3) if totals.pictures else 0.0,
         "rates": _measured_rates(totals, stages),

@@ -169,7 +169,9 @@ class FolderStore:
             self._settle(path, key, commit)
         return created
 
-    def replace(self, key: str, data: bytes, *, media_type: str = "application/octet-stream") -> None:
+    def replace(
+        self, key: str, data: bytes, *, media_type: str = "application/octet-stream", cache_control: str = ""
+    ) -> None:
         with self._errors(key), self._mutex():
             self._overwrite(key, data)
 

@@ -8,6 +8,8 @@
     bans/<config>/<ulid>.json                            what was taken back, and what of that was lifted
     catalogs/<config>/…                                  what is published, by version
     published/<channel>/<asset>/<name>[-<rendition>]-<hash8>.<ext>   files for people and other systems
+    atlases/<config>/<channel>/…                         packed sheets of a channel's files, and where sprites lie
+    feeds/<config>/<name>/…                              what other systems read of the catalog
     references/<config>.json                             which picture each URL of the sheet gave, and when
     embeddings/<judge key>/<hash>.npz                    embeddings of pictures for `match`, by the pictures' hashes
     thumbnails/<aa>/<sha256>.webp                        small copies of blobs for the review page (may be deleted)
@@ -183,6 +185,14 @@ def published_path(channel: str, asset_folder: str, name: str, hash8: str, ext: 
     """Key of a published file. `hash8` begins the hash of its bytes: a changed file has another name."""
     _match(_HASH8, hash8, "hash8", "8 lower-case hex digits")
     return check_key(f"published/{_config(channel)}/{_part(asset_folder)}/{_part(name)}-{hash8}.{_extension(ext)}")
+
+
+def feed_path(config: str, feed: str, name: str) -> str:
+    return check_key(f"feeds/{_config(config)}/{_config(feed)}/{_part(name)}")
+
+
+def atlas_path(config: str, channel: str, name: str) -> str:
+    return check_key(f"atlases/{_config(config)}/{_config(channel)}/{_part(name)}")
 
 
 def aside_path(key: str, hash8: str) -> str:

@@ -241,8 +241,10 @@ class BucketStore:
     ) -> bool:
         return self._put(key, data, {"IfNoneMatch": "*"}, media_type, cache_control) is not None
 
-    def replace(self, key: str, data: bytes, *, media_type: str = "application/octet-stream") -> None:
-        self._put(key, data, {}, media_type)
+    def replace(
+        self, key: str, data: bytes, *, media_type: str = "application/octet-stream", cache_control: str = ""
+    ) -> None:
+        self._put(key, data, {}, media_type, cache_control)
 
     def swap(
         self, key: str, data: bytes, *, expected: str, media_type: str = "application/octet-stream"

@@ -91,7 +91,9 @@ class Store(Protocol):
         unique to its writer.
         """
 
-    def replace(self, key: str, data: bytes, *, media_type: str = "application/octet-stream") -> None:
+    def replace(
+        self, key: str, data: bytes, *, media_type: str = "application/octet-stream", cache_control: str = ""
+    ) -> None:
         """Stores an object whether or not the key is taken. Only for hints that can be made again."""
 
     def swap(

@@ -24,33 +24,41 @@ Vectors = Callable[[Sequence[CatalogEntry]], tuple[Mapping[str, "np.ndarray"], M
 _ROWS = 512
 
 
-def write_embeddings(
-    entries: Iterable[CatalogEntry], vectors: Vectors, size: int, judge: str, out: IO[bytes]
-) -> Written:
-    """Writes vectors of `size` numbers; entries without one are left out and named."""
+def write_embeddings(entries: Iterable[CatalogEntry], vectors: Vectors, judge: str, out: IO[bytes]) -> Written:
+    """Writes the vectors of entries, all of one length; entries without one are left out and named."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    text = pa.string()
-    schema = pa.schema(
-        [("asset_id", text), ("rank", pa.int32()), ("blob", text), ("master", text), ("judge", text),
-         ("embedding", pa.list_(pa.float32(), size))]
-    )  # fmt: skip
+    def schema(kind: pa.DataType) -> pa.Schema:
+        text = pa.string()
+        names = {"asset_id": text, "rank": pa.int32(), "blob": text, "master": text, "judge": text, "embedding": kind}
+        return pa.schema(list(names.items()))
+
     omissions, count, waiting = Omissions(), 0, iter(entries)
-    with pq.ParquetWriter(out, schema, compression="zstd") as writer:
+    writer: pq.ParquetWriter | None = None
+    try:
         while batch := list(islice(waiting, _ROWS)):
             known, missing = vectors(batch)
-            for entry in batch:
-                if entry.master not in known:
-                    reason = missing.get(entry.master, "it was not given")
-                    omissions.note(entry.asset_id, [Problem(f"picture {entry.rank} has no embedding: {reason}")])
-            rows = [
-                {"asset_id": e.asset_id, "rank": e.rank, "blob": e.blob, "master": e.master, "judge": judge,
-                 "embedding": known[e.master]}
-                for e in batch
-                if e.master in known
-            ]  # fmt: skip
-            if rows:
-                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+            rows = []
+            for e in batch:
+                if e.master in known:
+                    rows.append(
+                        {"asset_id": e.asset_id, "rank": e.rank, "blob": e.blob, "master": e.master, "judge": judge,
+                         "embedding": known[e.master]}
+                    )  # fmt: skip
+                else:
+                    reason = missing.get(e.master, "it was not given")
+                    omissions.note(e.asset_id, [Problem(f"picture {e.rank} has no embedding: {reason}")])
+            if not rows:
+                continue
+            if writer is None:  # the vectors say how long they are
+                length = len(next(iter(known.values())))
+                writer = pq.ParquetWriter(out, schema(pa.list_(pa.float32(), length)), compression="zstd")
+            writer.write_table(pa.Table.from_pylist(rows, schema=writer.schema))
             count += len(rows)
+        if writer is None:
+            writer = pq.ParquetWriter(out, schema(pa.list_(pa.float32())), compression="zstd")
+    finally:
+        if writer is not None:
+            writer.close()
     return omissions.written(count)

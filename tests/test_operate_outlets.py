@@ -84,7 +84,6 @@ def test_a_run_writes_them(production: Production) -> None:
     lines = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline="")))
     entries = {e.asset_id: e for e in production.catalog.iter_entries()}
     assert [line["asset_id"] for line in lines] == sorted(entries)
-    assert lines[0]["alt"] == "a red0 mug"
     for line in lines:
         assert line["url"] == f"https://cdn.example.com/{entries[line['asset_id']].files[0].object_key}"
         assert store.stat(line["object_key"]) is not None
@@ -232,3 +231,21 @@ def test_the_command_line_writes_them(production: Production, tmp_path: Path) ->
     assert (done.exit_code, json.loads(done.stdout)["left_out"]) == (1, 6)
     done = ask("atlas", config, "game", str(tmp_path / "atlas"))
     assert (done.exit_code, (tmp_path / "atlas" / "game.json").is_file()) == (0, True)
+
+
+def test_what_was_taken_back_leaves_the_outlets(production: Production) -> None:
+    """A recall and a rollback rewrite feeds and atlas at once: no shop goes on showing what the catalog lost."""
+    from typer.testing import CliRunner
+
+    from assetmill.cli import app
+
+    config = str(production.path)
+    done = CliRunner().invoke(app, ["catalog", "recall", config, "--asset", "003", "--json"])
+    assert done.exit_code == 0, done.output
+    facts, data = feed(production.store, "all")
+    assert (facts["rows"], facts["version"]) == (5, production.catalog.latest())
+    assert b"003," not in data
+    assert "003" not in sprites(production.store)
+    done = CliRunner().invoke(app, ["catalog", "rollback", config, "1", "--json"])
+    assert done.exit_code == 0, done.output
+    assert feed(production.store, "all")[0]["version"] == production.catalog.latest() == 3

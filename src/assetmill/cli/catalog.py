@@ -15,7 +15,6 @@ from assetmill.cli.shared import (
     Reason,
     Version,
     open_catalog_of,
-    open_store_of,
     print_facts,
     stderr_console,
     who,
@@ -116,11 +115,18 @@ def catalog_rollback(
     as_json: AsJson = False,
 ) -> None:
     """Publish an older version again, without what was recalled since, and hold it there until `release`."""
+    from assetmill.config import read_config
+    from assetmill.operate.outlets import write_outlets
     from assetmill.operate.recall import roll_back
+    from assetmill.storage.catalog import open_catalog
+    from assetmill.storage.store import open_store
 
-    name, store = open_store_of(config, read_only=False)
-    new = roll_back(store, name, version, reason=reason, by=who(by))
-    print_facts("rolled back", {"version": new, "like": version, "held": "until `assetmill catalog release`"}, as_json)
+    settings = read_config(config)
+    store = open_store(settings.store, settings.store_url)
+    new = roll_back(store, settings.name, version, reason=reason, by=who(by))
+    facts = {"version": new, "like": version, "held": "until `assetmill catalog release`"}
+    problems = write_outlets(store, settings, open_catalog(store, settings.name)).problems
+    print_facts("rolled back", {**facts, **({"problems of outlets": problems} if problems else {})}, as_json)
 
 
 @catalog_app.command("release")

@@ -56,8 +56,10 @@ def recall(
 ) -> None:
     """Take back what was made with something: ban it, publish a version without it, list what to take down."""
     from assetmill.config import read_config
+    from assetmill.operate.outlets import Outlets, write_outlets
     from assetmill.operate.recall import recall as take_back
     from assetmill.records import InputError, Problem
+    from assetmill.storage.catalog import open_catalog
     from assetmill.storage.store import open_store
 
     keys = {"model": model, "adapter": adapter, "licence": licence, "template": template, "asset": asset,
@@ -72,8 +74,10 @@ def recall(
         store, settings.name, kind, value, reason=reason, by=who(by), dry_run=dry_run,
         base_url=settings.publish.base_url or "",
     )  # fmt: skip
+    # Atlases and feeds show what the catalog shows: they lose it too, now and not with the next night.
+    outlets = Outlets() if dry_run else write_outlets(store, settings, open_catalog(store, settings.name))
     if as_json:
-        print_json(found.as_json())
+        print_json({**found.as_json(), **outlets.as_dict()})
         return
     facts = {
         "ban": found.ban.id if found.ban else "none: a dry run",
@@ -81,6 +85,7 @@ def recall(
         "assets": len(found.assets),
         "variants": found.variants,
         "to take down": len(found.takedown),
+        "problems of outlets": outlets.problems,
     }
     print_facts("would be recalled" if dry_run else "recalled", facts, as_json)
     rows = [(t.asset_id, t.rank, "live" if t.live else "before", t.url or t.key) for t in found.takedown]

@@ -90,7 +90,8 @@ def test_a_story_may_be_cut() -> None:
 
 
 def test_an_atlas_names_a_rendition() -> None:
-    """One that the channel has."""
+    """One that the channel has; without a name the channel's first."""
     with pytest.raises(ValidationError, match="is none of its renditions: icon-256"):
         ChannelConfig.model_validate({"pack": "game", "atlas": {"rendition": "icon-65"}})
-    assert ChannelConfig.model_validate({"pack": "game", "atlas": {"rendition": "icon-64"}}).atlas
+    for channel in ({"pack": "game", "atlas": {}}, {"atlas": {}}):
+        assert ChannelConfig.model_validate(channel).atlas

@@ -80,7 +80,7 @@ class Production:
 
     def write(self) -> None:
         """Writes config, sheet and templates."""
-        self.path.write_text(yaml.safe_dump(self.config()))
+        self.path.write_text(yaml.safe_dump(self.config(), sort_keys=False))
         self.write_sheet()
         for name, text in self.templates.items():
             (self.folder / name).write_text(text)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from assetmill.config import Config
+from assetmill.deliver.facts import digital_source_of
+from assetmill.deliver.fill import alt_texts, values_of
 from assetmill.intake.plan import AssetPlan
 from assetmill.operate.leaving import variants_to_publish
 from assetmill.records import RequestRecord, VariantRecord
@@ -63,13 +65,14 @@ class Drafts:
         if adopted:
             licence, commercial = str(dict(request.options).get("licence", "")), None
         approval = next((d for of in plan.pins.values() for d in of if d.blob == variant.blob), None)
-        return CatalogEntry(
+        draft = CatalogEntry(
             asset_id=plan.asset.id,
             rank=rank,
             variant_key=variant.key,
             request_key=variant.request_key,
             blob=variant.blob,
             master=variant.master,
+            cutout=variant.cutout,
             media_type=variant.master_media_type,
             width=variant.master_width,
             height=variant.master_height,
@@ -102,8 +105,9 @@ class Drafts:
             reviewer=approval.by if approval else "",
             decision=approval.id if approval else "",
             overrides=plan.review.overrides.as_json(),
-            digital_source=str(dict(request.options).get("digital_source", "")) if adopted else "",
+            digital_source=str(dict(request.options).get("digital_source", "")) if adopted else digital_source_of(request),
         )
+        return replace(draft, alt=alt_texts(self.config.publish.alt, values_of(draft)))
 
 
 def _versions(history: AssetHistory, request_key: str) -> dict[str, str]:

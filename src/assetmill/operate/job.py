@@ -18,7 +18,7 @@ from assetmill.intake.sheet import Sheet, read_assets, read_sheet_file
 from assetmill.operate.drafts import Terms
 from assetmill.operate.naming import check_name_pattern
 from assetmill.operate.overrides import Wishes, wishes_of
-from assetmill.operate.press import EPOCH
+from assetmill.operate.press import publishing_key
 from assetmill.operate.recipes import Recipes, open_recipes
 from assetmill.records import Asset, InputError, Problem, Prompt, Request, asset_key, content_key
 from assetmill.storage.bans import Bans, open_bans
@@ -108,13 +108,10 @@ class Job:
     @property
     def meta_context(self) -> str:
         """All that is published beside an asset's columns."""
-        publish_config = self.config.publish.model_dump(mode="json", include={"channel", "channels", "name", "columns"})
-        payload = {
-            "epoch": EPOCH,
-            "publish": publish_config,
-            "licence": self.model.licence,
+        payload: dict[str, Any] = {
+            "publishing": publishing_key(self.config), "licence": self.model.licence,
             "commercial": self.model.commercial,
-        }
+        }  # fmt: skip
         if self.config.models:
             payload["models"] = self.recipes.licences()
         return content_key("meta-context", payload)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from assetmill.config import Config
+from assetmill.deliver.fill import fill, values_of
 from assetmill.records import InputError, Problem, asset_key
 from assetmill.storage.entries import CatalogEntry
 from assetmill.storage.layout import safe_name
@@ -40,14 +40,7 @@ def check_name_pattern(config: Config, headers: Sequence[str]) -> None:
 
 def name_of(pattern: str, entry: CatalogEntry) -> str:
     """The name of an entry's files by a checked pattern, as one part of a key."""
-    values: dict[str, Any] = {
-        **entry.columns,
-        "id": entry.asset_id,
-        "rank": entry.rank,
-        "seed": entry.seed,
-        "template": entry.template,
-    }
-    return safe_name(pattern.format_map(values))
+    return safe_name(fill(pattern, values_of(entry)))
 
 
 def folder_of(asset_id: str) -> str:

@@ -325,7 +325,7 @@ class Catalog:
     # --- checking and exporting ---
 
     def verify(self, version: int | None = None, progress: Callable[[int], None] | None = None) -> Verification:
-        """Reads everything a version names, and hashes it: candidates, masters, published files and their sidecars.
+        """Reads everything a version names, and hashes it: candidates, masters, cut-outs, files and their sidecars.
 
         Shards are checked too: a damaged one is listed, and the rest goes on without what it named. `progress` is told
         the number of objects looked at.
@@ -370,7 +370,7 @@ class Catalog:
     def _named(self, version: int | None, corrupt: list[str]) -> Iterator[tuple[str, str]]:
         """Keys of the objects a version names, each once, with the hash they must have."""
         seen: set[bytes] = set()
-        names = ["blob", "master", "object_key", "renditions"]
+        names = ["blob", "master", "cutout", "object_key", "renditions"]
         for shard in self._known(version).shards.values():
             try:
                 self._table.check_shard(shard)
@@ -378,9 +378,9 @@ class Catalog:
             except CorruptObject as error:
                 corrupt.append(error.key)
                 continue
-            for blob, master, published, renditions in zip(*(table[n].to_pylist() for n in names), strict=True):
-                files = _hashes_of(renditions) or [(published, master)]
-                for key, sha256 in ((_blob_stem(blob), blob), (_blob_stem(master), master), *files):
+            for *blobs, published, renditions in zip(*(table[n].to_pylist() for n in names), strict=True):
+                files = _hashes_of(renditions) or [(published, blobs[1])]
+                for key, sha256 in (*((_blob_stem(b or ""), b or "") for b in blobs), *files):
                     # A hash per object is what a million of them may cost in memory, not a key.
                     digest = hashlib.sha256(f"{key} {sha256}".encode()).digest()
                     if key and digest not in seen:

@@ -57,6 +57,8 @@ class CatalogEntry:
     enough to make the picture again. `columns` holds the sheet's columns that may leave (`publish.columns`).
     `work_key`, `select_key` and `meta_key` are those of the asset's outcome. `created` is ISO 8601 in UTC.
 
+    `cutout` is the hash of the master taken off its ground, where a channel wanted it.
+
     `renditions` are the published files in the order of their channels; `object_key` is that of the first one. `alt` is
     the alternative text by locale (empty key: the sheet's own language). `digital_source` is the IPTC digital source
     type. `reviewer` and `decision` say who approved it, and in which record, where a person did; `overrides` is what
@@ -106,6 +108,7 @@ class CatalogEntry:
     reviewer: str = ""
     decision: str = ""
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    cutout: str = ""
 
     @property
     def asset_key(self) -> str:

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from assetmill.deliver.credentials import check_credentials
 from assetmill.deliver.metadata import read_back
 from assetmill.deliver.picture import measure
-from assetmill.records import GateRecord
+from assetmill.records import GateRecord, InputError
 from assetmill.storage.entries import CatalogEntry
 from assetmill.storage.store import open_store
+from certificates import issue
 from fixtures_s3 import make_bucket
 from productions import Production, rows
 from servers.ceph_gateway import Endpoint
@@ -153,6 +155,30 @@ def test_a_lost_master_is_made_again(toys: Production) -> None:
     report = toys.run()
     assert (report["exit_code"], report["pictures"], report["published"]) == (0, 0, 1)
     toys.check_whole()
+
+
+def test_signed_files(toys: Production) -> None:
+    """Credentials hold in the store; what was signed is not signed again; a missing certificate is told."""
+    identity = issue()
+    (toys.folder / "chain.pem").write_bytes(identity.chain)
+    (toys.folder / "key.pem").write_bytes(identity.key_pem())
+    web = {**WEB, "sign": True}
+    toys.change(
+        publish={"credentials": {"certificate": "chain.pem", "key": "key.pem"}, "channels": {"web": web, "own": STUDIO}}
+    )
+    assert toys.run()["files"] == 6
+    files = entry_of(toys).renditions
+    assert [f.signed for f in files] == [True, True, False]
+    for file in files:
+        found = check_credentials(toys.store.get(file.object_key), trust=identity.root)
+        assert (found.present, found.trusted, found.tampered) == (file.signed, file.signed, False)
+    toys.change(publish={"columns": ["colour", "thing"]})
+    assert toys.run()["files_made"] == 0
+    assert [f.object_key for f in entry_of(toys).renditions] == [f.object_key for f in files]
+    toys.check_whole()
+    (toys.folder / "chain.pem").unlink()
+    with pytest.raises(InputError, match=r"publish.credentials.certificate: No such file"):
+        toys.plan()
 
 
 def test_headers_in_a_bucket(moto_endpoint: Endpoint, tmp_path: Path) -> None:

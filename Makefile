@@ -12,7 +12,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: clip-guidance selection settings memory orchestration help demo test lint types check bench peers engines kills scale lock docs starter-docs clean
+.PHONY: publishing publish-kills clip-guidance selection settings memory orchestration help demo test lint types check bench peers engines kills scale lock docs starter-docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -72,6 +72,9 @@ engines: $(VENV)/.installed  ## run every model family and operation at a tiny s
 
 kills: $(VENV)/.installed  ## 200 kills of a running production
 	ASSETMILL_KILLS=200 $(BIN)/python -m pytest tests/test_kills.py
+
+publish-kills: $(VENV)/.installed  ## 200 kills while files are published, to a folder and to a bucket
+	ASSETMILL_PUBLISH_KILLS=200 $(BIN)/python -m pytest -s tests/test_kills_publishing.py
 
 lock:  ## resolve requirements.lock anew
 	uv pip compile -q pyproject.toml --extra test --python-version 3.11 --universal --no-header --no-annotate -o requirements.lock

@@ -26,13 +26,19 @@ from servers.ceph_gateway import Endpoint
 from test_kills import WARM, kill_after
 
 KILLS = int(os.environ.get("ASSETMILL_PUBLISH_KILLS", "10"))
-ASSETS = 24
 CHANNELS = {
     "web": {"renditions": [{"name": "image", "format": "webp"}, {"name": "thumb", "size": 16, "format": "jpeg"}]},
     "studio": {"embed": "full", "sidecar": True},
 }
-FILES = 4 * ASSETS
-"""Three renditions and a sidecar each."""
+WARMER = (
+    "assetmill.deliver.renditions",
+    "assetmill.deliver.encoding",
+    "assetmill.deliver.credentials",
+    "pandas",
+    "boto3",
+)
+FILES = 4
+"""Of each asset: three renditions and a sidecar."""
 
 
 def run_warm(command: str, config: str) -> None:
@@ -49,14 +55,14 @@ def run_warm(command: str, config: str) -> None:
 class Shop:
     """A production with two channels in a store of either kind, and what must hold of it at any moment."""
 
-    def __init__(self, folder: Path, store: StoreConfig | None = None) -> None:
+    def __init__(self, folder: Path, assets: int, store: StoreConfig | None = None) -> None:
         settings: dict[str, Any] = {
             "candidates": 2, "publish": {"channels": CHANNELS, "columns": ["colour"]},
-            "model": {"options": {"seconds": 0.002}}, "run": {"chunk": 8},
+            "model": {"options": {"seconds": 0.001}}, "run": {"chunk": 8},
         }  # fmt: skip
         if store is not None:
             settings["store"] = {**store.model_dump(mode="json", exclude_none=True), "options": {}}
-        self.toys = Production(folder, rows(ASSETS), settings)
+        self.toys = Production(folder, rows(assets), settings)
         self.config = store
         self.versions = 0
         """Versions checked so far."""
@@ -88,9 +94,11 @@ class Shop:
         catalog = self.catalog
         self.check()
         entries = list(catalog.iter_entries())
-        assert len(entries) == ASSETS
+        assert len(entries) == len(self.toys.sheet)
         assert Counter((e.asset_id, f.channel, f.name) for e in entries for f in e.renditions).most_common(1)[0][1] == 1
-        assert sum(len(e.renditions) + sum(bool(f.sidecar) for f in e.renditions) for e in entries) == FILES
+        assert sum(len(e.renditions) + sum(bool(f.sidecar) for f in e.renditions) for e in entries) == FILES * len(
+            entries
+        )
 
 
 @pytest.mark.timeout(180 + 10 * KILLS)
@@ -98,8 +106,8 @@ def test_no_catalog_is_torn(tmp_path: Path, moto_endpoint: Endpoint) -> None:
     """After each kill every version verifies and the next run completes; no file is left that no version names."""
     chance = random.Random(int(os.environ.get("ASSETMILL_KILLS_SEED", "17")))
     mother = multiprocessing.get_context("forkserver")
-    mother.set_forkserver_preload([*WARM, "assetmill.deliver.renditions", "assetmill.deliver.encoding", "boto3"])
-    shops = [Shop(tmp_path / "folder"), Shop(tmp_path / "bucket", make_bucket(moto_endpoint))]
+    mother.set_forkserver_preload([*WARM, *WARMER])
+    shops = [Shop(tmp_path / "folder", 20), Shop(tmp_path / "bucket", 6, make_bucket(moto_endpoint))]
     for shop in shops:
         shop.complete()
     hits: Counter[str] = Counter()

@@ -59,11 +59,13 @@ class Drafts:
         made: RequestRecord = history.requests[variant.request_key]
         request = made.request
         columns = {name: plan.asset.columns.get(name, "") for name in self.config.publish.columns}
-        adopted = request.engine == ADOPTED
-        # Nobody's model made it: what may be done with it is what the person said who brought it.
         licence, commercial = self.terms.of(request.revision)
-        if adopted:
-            licence, commercial = str(dict(request.options).get("licence", "")), None
+        source = digital_source_of(request)
+        if (
+            request.engine == ADOPTED
+        ):  # nobody's model made it: what it is, and what may be done with it, is what its bringer said
+            told = dict(request.options)
+            licence, commercial, source = str(told.get("licence", "")), None, str(told.get("digital_source", ""))
         approval = next((d for of in plan.pins.values() for d in of if d.blob == variant.blob), None)
         draft = CatalogEntry(
             asset_id=plan.asset.id,
@@ -104,7 +106,7 @@ class Drafts:
             reviewer=approval.by if approval else "",
             decision=approval.id if approval else "",
             overrides=plan.review.overrides.as_json(),
-            digital_source=str(dict(request.options).get("digital_source", "")) if adopted else digital_source_of(request),
+            digital_source=source,
         )
         return replace(draft, alt=alt_texts(self.config.publish.alt, values_of(draft)))
 

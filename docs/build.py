@@ -35,6 +35,7 @@ MEANINGS: Mapping[str, str] = {
     "cutout.gates": "Acceptance checks on cut-outs.",
     "store": "Where everything is kept.",
     "publish": "What leaves, and under which names.",
+    "review": "What people are offered who decide about pictures.",
     "run": "Chunks, threads and budgets.",
     "schedule": "When `flows/nightly.py` starts a run.",
     "model.operation": "What the engine is asked to do, where the row does not say.",
@@ -73,7 +74,7 @@ SECTIONS = (
     "gates.safety", "select", "cut", "upscale", "cutout", "cutout.gates", "store", "publish",
     "publish.provenance", "publish.credentials", "publish.feeds", "publish.channels", "publish.channels.renditions",
     "publish.channels.atlas",
-    "run", "run.budget", "schedule",
+    "review", "run", "run.budget", "schedule",
 )  # fmt: skip
 
 

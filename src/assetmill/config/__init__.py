@@ -27,6 +27,7 @@ from assetmill.config.production import Config
 from assetmill.config.provenance import CredentialsConfig, ProvenanceConfig
 from assetmill.config.reading import ENVIRONMENT_PREFIX, config_schema, find_base, read_config
 from assetmill.config.renditions import RenditionConfig
+from assetmill.config.review import ReviewConfig
 
 __all__ = [
     "AtlasConfig",
@@ -50,6 +51,7 @@ __all__ = [
     "ProvenanceConfig",
     "PublishConfig",
     "ReferencesConfig",
+    "ReviewConfig",
     "RunConfig",
     "SafetyConfig",
     "ScheduleConfig",

@@ -15,6 +15,7 @@ from assetmill.config.delivery import PublishConfig, StoreConfig
 from assetmill.config.engines import JudgeConfig, ModelConfig, UpscaleConfig
 from assetmill.config.intake import PromptsConfig, ReferencesConfig, SheetConfig
 from assetmill.config.operation import RunConfig, ScheduleConfig
+from assetmill.config.review import ReviewConfig
 
 
 class Config(Section):
@@ -42,6 +43,7 @@ class Config(Section):
     cutout: CutoutConfig = CutoutConfig()
     store: StoreConfig = StoreConfig()
     publish: PublishConfig = PublishConfig()
+    review: ReviewConfig = ReviewConfig()
     run: RunConfig = RunConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     base: Path = Field(Path(), exclude=True, description="Folder that relative paths resolve against.")

@@ -14,6 +14,7 @@ from assetmill import __version__
 from assetmill.config.provenance import ProvenanceConfig
 from assetmill.records import Adapter, Request, request_from_json
 from assetmill.storage.entries import CatalogEntry
+from assetmill.storage.reviews import ADOPTED
 
 TOOL = f"Assetmill {__version__}"
 
@@ -99,8 +100,11 @@ def digital_source_of(request: Request) -> str:
 
     Where pixels of another picture are kept or worked over (`inpaint`, `keep-product`, `image-to-image` that does not
     start from pure noise) it is a composite. A control map, or a picture that is only looked at (`variation`,
-    `interpolation`), leaves no pixels behind: those are generated like text to image.
+    `interpolation`), leaves no pixels behind: those are generated like text to image. What people brought in from
+    outside has none here: nobody but them knows what it is.
     """
+    if request.engine == ADOPTED:
+        return ""
     from_noise = request.operation == "image-to-image" and request.strength == 1.0
     return COMPOSITE if request.operation in _KEEPING and not from_noise else TRAINED
 

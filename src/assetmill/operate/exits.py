@@ -43,12 +43,14 @@ def _explain(error: Exception) -> int:
     from assetmill.operate.produce import BreakerTripped
     from assetmill.records import InputError
     from assetmill.storage.catalog import CatalogHeld
+    from assetmill.storage.decisions import StaleDecision
     from assetmill.storage.store import CorruptObject, StoreRefused, StoreUnavailable
 
     codes: list[tuple[type[Exception] | tuple[type[Exception], ...], int]] = [
         (InputError, BAD_INPUT),
         (AlreadyRunning, ALREADY_RUNNING),
         (CatalogHeld, BAD_INPUT),
+        (StaleDecision, BAD_INPUT),
         (BreakerTripped, SOME_FAILED),
         ((StoreRefused, StoreUnavailable, EngineError, CorruptObject), UNAVAILABLE),
     ]

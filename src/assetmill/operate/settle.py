@@ -33,7 +33,7 @@ from assetmill.records import (
 )
 from assetmill.storage.index import AssetHistory
 from assetmill.storage.layout import blob_path
-from assetmill.storage.reviews import Place
+from assetmill.storage.reviews import ADOPTED, AS_IS, Place
 from assetmill.storage.store import Store
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class Settled:
             height, width = self.masters[item.key].shape[:2]
         return VariantRecord(
             key, item.plan.asset.id, item.key, blob, rank, item.score, master, self.media_type, width, height,
-            self.upscaler_key,
+            "none" if _stays_as_it_is(item) else self.upscaler_key,
         )  # fmt: skip
 
     def _outcome_records(self, variants: Mapping[tuple[str, str], VariantRecord]) -> list[OutcomeRecord]:
@@ -300,6 +300,9 @@ def _upscale(
     shapes: dict[Any, list[Item]] = {}
     for item in items:
         assert item.pixels is not None
+        if _stays_as_it_is(item):
+            settled.masters[item.key] = item.pixels  # its candidate gates are those of a master of its size
+            continue
         shapes.setdefault((*item.pixels.shape[:2], tileable_axes(item.request), item.pixels.shape[2]), []).append(item)
     for (height, width, axes, _), members in shapes.items():
         for start in range(0, len(members), _UPSCALE_BATCH):
@@ -328,6 +331,11 @@ def _upscale(
                 else:
                     settled.masters[item.key] = pixels
     return refused
+
+
+def _stays_as_it_is(item: Item) -> bool:
+    """Whether a picture was brought in from outside, and is large enough."""
+    return item.request.engine == ADOPTED and dict(item.request.options).get(AS_IS) is True
 
 
 def why_held(scores: Sequence[float | None], config: Config) -> str:

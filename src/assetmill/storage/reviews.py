@@ -34,6 +34,9 @@ SCHEMA = 1
 ADOPTED = "adopted"
 """The engine of requests for pictures that people brought from outside: nothing here made them, or can again."""
 
+AS_IS = "as_is"
+"""The option of an adopted picture that is large enough: it is not enlarged."""
+
 KINDS = ("approve", "reject", "reopen", "note", "reroll", "vary", "adopt", "undo")
 
 REROLL_SETTINGS = ("steps", "guidance", "strength", "scheduler", "operation", "image", "width", "height")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -133,16 +133,35 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for plain files with stable names.")],
     version: Version = None,
     channel: Annotated[str, typer.Option(metavar="NAME", help="Files of this channel; of the first if left out.")] = "",
+    form: Annotated[
+        Literal["plain", "imagefolder"],
+        typer.Option(help="`imagefolder`: a data set with captions, as Hugging Face datasets reads it."),
+    ] = "plain",
+    text: Annotated[
+        str,
+        typer.Option(
+            metavar="FIELD",
+            help="Captions of an imagefolder: alt, alt.LOCALE, rank_text, positive or a published column.",
+        ),
+    ] = "alt",
+    test: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of an imagefolder's assets that form its test split.")
+    ] = 0.0,
     as_json: AsJson = False,
 ) -> None:
-    """Write the catalog's pictures under plain names, with catalog.jsonl and catalog.csv, for people and engines."""
+    """Write the catalog's pictures under plain names, with lists of them, for people, engines and training."""
     from dataclasses import asdict
 
     from assetmill.deliver.export import export_catalog
+    from assetmill.deliver.feeds.imagefolder import export_imagefolder
     from assetmill.storage.catalog import open_catalog
 
     name, store = open_store_of(config)
-    found = export_catalog(open_catalog(store, name).iter_entries(version), store.get, folder, channel=channel)
+    entries = open_catalog(store, name).iter_entries(version)
+    if form == "imagefolder":
+        found = export_imagefolder(entries, store.get, folder, channel=channel, text=text, test_share=test)
+    else:
+        found = export_catalog(entries, store.get, folder, channel=channel)
     facts: dict[str, Any] = {**asdict(found), "folder": str(found.folder)}
     if not as_json:  # names are for machines; people want to know how many
         facts = {k: len(v) if isinstance(v, tuple) else v for k, v in facts.items()} | {"problems": found.problems}

@@ -40,6 +40,10 @@ _PLAIN_FIELDS = (
 )  # fmt: skip
 _TEXT_FIELDS = ("positive", "negative", "rank_text", "request")
 _LISTS = ("catalog.jsonl", "catalog.csv")
+
+ListWriter = Callable[[Sequence[Mapping[str, Any]]], bytes]
+"""Writes what a list says of the files, a mapping for each (see `export_catalog`)."""
+
 _FORMAT = re.compile(r"0?[0-9]?d?")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _LONGEST = 69
@@ -79,21 +83,24 @@ def export_catalog(
     name: str = "{id}_{rank}",
     texts: bool = False,
     channel: str = "",
+    lists: Mapping[str, ListWriter] | None = None,
 ) -> ExportReport:
     """Writes the files that catalog entries have in a channel, or in their first one, into a folder.
 
     `read_object` gives the bytes of an `object_key`; they must have the hash that the catalog says. `name` is a pattern
     over NAME_FIELDS and published columns, with `/` for folders; renditions other than `image` add theirs to it.
-    Prompts and requests stay inside unless `texts`.
+    Prompts and requests stay inside unless `texts`. `lists` are the files that say what lies there, by name:
+    `catalog.jsonl` and `catalog.csv` if left out.
 
     Raises InputError for a wrong pattern, an unknown channel, a damaged manifest, and where a file that no export
     wrote is in the way: then nothing has been written.
     """
     folder = Path(folder)
+    lists = {"catalog.jsonl": _jsonl, "catalog.csv": _csv} if lists is None else lists
     rows = rows_of(entries, channel)
     names = make_names(rows, name)
     former = _read_manifest(folder)
-    wanted = {**dict.fromkeys(_LISTS, ""), **{file: row["sha256"] for file, row in zip(names, rows, strict=True)}}
+    wanted = {**dict.fromkeys(lists, ""), **{file: row["sha256"] for file, row in zip(names, rows, strict=True)}}
     _refuse_strangers(folder, wanted, former)
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -118,7 +125,8 @@ def export_catalog(
             unchanged.append(file)
         files[file] = known
         lines.append(_line(file, row, texts))
-    for file, data in zip(_LISTS, (_jsonl(lines), _csv(lines)), strict=True):
+    for file, write in lists.items():
+        data = write(lines)
         sha256 = hashlib.sha256(data).hexdigest()
         known = _find_unchanged(folder, file, sha256, former.get(file))
         (unchanged if known else written).append(file)

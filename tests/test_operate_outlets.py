@@ -84,6 +84,7 @@ def test_a_run_writes_them(production: Production) -> None:
     lines = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline="")))
     entries = {e.asset_id: e for e in production.catalog.iter_entries()}
     assert [line["asset_id"] for line in lines] == sorted(entries)
+    assert lines[0]["alt"] == "a red0 mug"
     for line in lines:
         assert line["url"] == f"https://cdn.example.com/{entries[line['asset_id']].files[0].object_key}"
         assert store.stat(line["object_key"]) is not None

@@ -53,6 +53,9 @@ settings: $(VENV)/.installed  ## what channels_last, fused projections and torch
 memory: $(VENV)/.installed  ## memory of a run over 10,000 images
 	$(BIN)/python benchmarks/memory.py
 
+publishing: $(VENV)/.installed  ## what publishing adds to a run, and the memory of 10,000 objects
+	$(BIN)/python benchmarks/publishing.py
+
 orchestration: $(VENV)/.installed  ## what Prefect adds to 512 seconds of work
 	$(BIN)/python benchmarks/orchestration.py
 

@@ -9,6 +9,7 @@ from typing import Any
 import speed_page
 from gpu_page import gpu_section
 from machine import describe_machine, machine_line
+from publishing_page import publishing_section
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "docs" / "figures"
@@ -32,7 +33,8 @@ def write_page() -> None:
     parts = [_HEAD]
     sections = (
         ("pipeline", _pipeline), ("peers", _peers), ("selection", _selection), ("cut_run", _cut_run),
-        ("settings", _settings), ("memory", _memory), ("orchestration", _orchestration), ("gpu", _gpu), ("plan", _plan),
+        ("settings", _settings), ("memory", _memory), ("orchestration", _orchestration), ("publishing", _publishing),
+        ("gpu", _gpu), ("plan", _plan),
         ("provenance", _provenance),
     )  # fmt: skip
     for name, render in sections:
@@ -68,6 +70,10 @@ def _provenance(f: dict[str, Any]) -> str:
         f"{f['edge']} × {f['edge']} pixels, and bytes added; `describe` takes {f['describe']} ms of them.\n\n"
         + _table(head, rows)
     )
+
+
+def _publishing(f: dict[str, Any]) -> str:
+    return publishing_section(f, _table)
 
 
 def _selection(f: dict[str, Any]) -> str:

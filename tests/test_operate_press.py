@@ -11,6 +11,7 @@ import pytest
 from assetmill.deliver.credentials import check_credentials
 from assetmill.deliver.metadata import read_back
 from assetmill.deliver.picture import measure
+from assetmill.pipeline import check_job
 from assetmill.records import GateRecord, InputError
 from assetmill.storage.entries import CatalogEntry
 from assetmill.storage.store import open_store
@@ -114,6 +115,9 @@ def test_a_refused_file_blocks_no_other(toys: Production) -> None:
     """A rendition larger than the master is refused, on record and in the report; the others go out."""
     large = {"name": "poster", "size": 64, "format": "jpeg"}
     toys.change(publish={"channels": {"web": WEB, "print": {"renditions": [large, {"name": "card", "size": 16}]}}})
+    (remark,) = [r for r in check_job(toys.job())["remarks"] if "refused" in r]
+    assert remark.startswith("print/poster will be refused of 2 assets: ")
+    assert remark.endswith(" (of 32x32)")
     report = toys.run()
     assert (report["exit_code"], report["status"], report["files"]) == (1, "done, some items failed", 6)
     assert list(report["refused_files"]) == ["000", "001"]

@@ -369,6 +369,7 @@ def check_job(job: Job) -> dict[str, Any]:
                 f"{', '.join(p.asset_id for p in group)}: these prompts differ only past what the text encoder reads"
                 for group in same_beyond_limit(some, counter, limit)
             ]
+    remarks += job.foresee_refusals(a for a in job.wishes.assets if a.id in rendered)
     return {
         "config": job.config.name,
         "assets": len(job.sheet.assets),

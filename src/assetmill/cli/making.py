@@ -79,7 +79,8 @@ def plan(
 
     job = open_job(config, only=only or (), limit=limit, force=force)
     made = plan_job(job)
-    summary = {**summarise_plan(made, job.config, rates_of(job)), "licences": job.licences}
+    refused = job.foresee_refusals(p.asset for p in made.to_publish)
+    summary = {**summarise_plan(made, job.config, rates_of(job)), "licences": job.licences, "refused_files": refused}
     if out is not None:
         out.write_bytes(pin_plan(made, summary))
         summary["plan_file"] = str(out)

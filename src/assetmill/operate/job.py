@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from assetmill.intake.sheet import Sheet, read_assets, read_sheet_file
 from assetmill.operate.drafts import Terms
 from assetmill.operate.naming import check_name_pattern
 from assetmill.operate.overrides import Wishes, wishes_of
-from assetmill.operate.press import publishing_key
+from assetmill.operate.press import foresee_refusals, open_channels, publishing_key
 from assetmill.operate.recipes import Recipes, open_recipes
 from assetmill.records import Asset, InputError, Problem, Prompt, Request, asset_key, content_key
 from assetmill.storage.bans import Bans, open_bans
@@ -143,6 +143,16 @@ class Job:
         reviews = {row.id: fold_decisions([*review.decisions, wanted])}
         wishes = wishes_of(reviews, [row], self.config)
         replace(self, wishes=wishes).render(wishes.assets[0])
+
+    def foresee_refusals(self, assets: Iterable[Asset]) -> list[str]:
+        """Which files channels will refuse of assets, because their masters will be too small."""
+        scale = self.upscaler.scale
+        sizes = []
+        for asset in assets:
+            own = asset.overrides
+            base = self.base if own.engine is None else self.recipes.base_of(asset)
+            sizes.append(((own.width or base.width) * scale, (own.height or base.height) * scale))
+        return foresee_refusals(open_channels(self.config), sizes)
 
     def refresh(self) -> None:
         """Reads index, catalog and decisions again: another run may have ended since the job was opened."""

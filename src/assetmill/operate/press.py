@@ -10,7 +10,8 @@ taken as it is: a night that changed a licence makes only the files that embed i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -123,6 +124,25 @@ def _signer_key(config: Config) -> str:
     except OSError as error:
         problem = Problem(f"publish.credentials.certificate: {error.strerror}", "correct the path", file=str(path))
         raise InputError(problem) from error
+
+
+def foresee_refusals(channels: Sequence[Channel], sizes: Iterable[tuple[int, int]]) -> list[str]:
+    """Which files will be refused whatever the pictures show, by the sizes (width, height) of the masters to come."""
+    from assetmill.deliver.renditions import too_small
+
+    remarks = []
+    counted = Counter(sizes)
+    for channel in channels:
+        for spec, _ in channel.specs:
+            found = {size: too_small(spec, *size) for size in counted}
+            refused = {size: problem for size, problem in found.items() if problem}
+            if refused:
+                (width, height), problem = next(iter(refused.items()))
+                count = sum(counted[size] for size in refused)
+                remarks.append(
+                    f"{channel.name}/{spec.name} will be refused of {count} assets: {problem} (of {width}x{height})"
+                )
+    return remarks
 
 
 class Press:

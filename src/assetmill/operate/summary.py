@@ -29,6 +29,8 @@ def show_plan(console: Console, summary: Mapping[str, Any], model: str, store_ur
         "store": store_url,
     }
     console.print(facts_table("work", facts))
+    for remark in summary.get("refused_files", ()):
+        console.print(remark, style="yellow", markup=False, highlight=False)
     for sample in summary["samples"]:
         flags = f" [{', '.join(sample['flags'])}]" if sample["flags"] else ""
         console.print(f"{sample['asset']}: {sample['positive']}{flags}", style="dim", markup=False, highlight=False)

@@ -19,7 +19,7 @@ import typer
 
 from assetmill import __version__, cli
 from assetmill.operate.lock import hold_lock
-from assetmill.storage.store import StoreUnavailable
+from assetmill.storage.store import StoreUnavailable, get_blob
 from productions import NAME, Production, rows
 
 HEAVY = {"torch", "pandas", "prefect", "diffusers", "transformers", "open_clip", "spandrel", "boto3", "matplotlib"}
@@ -143,7 +143,7 @@ def test_json_of_every_command(toys: Production, tmp_path: Path, say: Any) -> No
     assert ask("run", config)["catalog_version"] == 2
     assert ask("catalog", "diff", config, 1, 2) == {"added": [], "changed": ["000"], "removed": []}
     assert ask("reproduce", config, "001", "--out", tmp_path / "again.png")["agrees"] is True
-    assert (tmp_path / "again.png").read_bytes() == toys.store.get(toys.catalog.show("001")[0].object_key)
+    assert (tmp_path / "again.png").read_bytes() == get_blob(toys.store, toys.catalog.show("001")[0].master, "png")
     assert ask("catalog", "rollback", config, 1)["version"] == 3
     assert ask("run", config, code=2)["status"] == "catalog held"
     assert ask("catalog", "release", config)["was_held"]

@@ -13,7 +13,7 @@ import pytest
 from assetmill.intake.pins import variant_key
 from assetmill.intake.plan import check_pins, pin_plan, summarise_plan
 from assetmill.operate.settle import extension_of
-from assetmill.pipeline import plan_job, publish_job, rates_of
+from assetmill.pipeline import begin_run, finish_run, plan_job, publish_job, rates_of
 from assetmill.records import Asset, InputError, asset_key
 from assetmill.storage.decisions import Decision, Draft, decide, read_decisions
 from assetmill.storage.entries import CatalogEntry
@@ -204,6 +204,17 @@ def test_when_all_are_rejected_it_is_exhausted_until_more_are_asked_for(toys: Pr
     assert len(toys.candidates()) == made + 2
     assert blobs_of(toys)["002"] in ada.ranked("002")
     assert blobs_of(toys)["002"] not in read_decisions(toys.store, NAME).of(asset_key("002")).rejected
+
+
+def test_what_is_rejected_while_a_run_goes_on_does_not_leave_with_it(toys: Production) -> None:
+    toys.run(publish_now=False)
+    ada = Reviewer(toys)
+    with begin_run(toys.job(), make_nothing=True) as run:
+        ada.say("reject", "001", ada.ranked("001")[0])
+        assert finish_run(run)["published"] == 3
+    assert set(blobs_of(toys)) == {"000", "002", "003"}
+    toys.run()
+    assert blobs_of(toys)["001"] == ada.ranked("001")[1]
 
 
 def test_an_undone_rejection_brings_the_picture_back(toys: Production) -> None:

@@ -242,6 +242,7 @@ def finish_run(run: Run, publish_now: bool = True) -> dict[str, Any]:
     """Publishes what is chosen, commits the catalog, folds the index, writes contact sheet and report."""
     job = run.job
     damaged = (*job.index.problems, *job.decisions.problems)
+    job.decisions.refresh()  # somebody may have rejected what is about to leave
     job.decisions.fold()
     if run.totals.chunks:
         with run.stages.time("index"):
@@ -264,7 +265,7 @@ def finish_run(run: Run, publish_now: bool = True) -> dict[str, Any]:
                 run.plan.to_publish, run.plan.removed, store=job.store, config_name=job.config.name,
                 retire=job.config.publish.removed == "retire", index=job.index, catalog=job.catalog,
                 dispatcher=run.dispatcher, run_id=run.id, stages=run.stages,
-                reviews=job.wishes.reviews,
+                reviews=job.decisions.states(),
             )  # fmt: skip
         outlets = Outlets()
         if publish_now and not published.held:

@@ -189,7 +189,8 @@ def make_plan(
     num_bad = len({p.row for p in bad})
     seen: set[str] = set()
     for asset in assets:
-        seen.add(asset.key)
+        key = asset.key
+        seen.add(key)
         try:
             prompts = render(asset)
         except UnmetWish as error:
@@ -199,7 +200,7 @@ def make_plan(
             bad.extend(error.problems)
             num_bad += 1
             continue
-        plans.append(_plan_asset(asset, prompts, context))
+        plans.append(_plan_asset(key, asset, prompts, context))
     rows = max(num_rows if num_rows is not None else len(plans) + num_bad, 1)
     if num_bad > context.config.sheet.max_bad_rows * rows:
         raise InputError(bad)
@@ -213,7 +214,7 @@ def make_plan(
     return plan
 
 
-def _plan_asset(asset: Asset, prompts: Sequence[Prompt], context: PlanContext) -> AssetPlan:
+def _plan_asset(key: str, asset: Asset, prompts: Sequence[Prompt], context: PlanContext) -> AssetPlan:
     config = context.config
     banned = ""
     if context.bans:
@@ -221,12 +222,12 @@ def _plan_asset(asset: Asset, prompts: Sequence[Prompt], context: PlanContext) -
     review = context.reviews.get(asset.id, NOTHING)
     pins = pins_of(review, config, context.bans)
     free = free_prompts(prompts, pins)
-    work_key, missing, known = _look_up(asset, free, context)
+    work_key, missing, known = _look_up(key, asset, free, context)
     select_key = _select_key(asset, free, review, context)
     free_keys = ("", "")
     meta: dict[str, Any] = {"context": context.meta_context, "id": asset.id}
     if pins:
-        free_keys = _look_up(asset, prompts, context)[0], _select_key(asset, prompts, review, context)
+        free_keys = _look_up(key, asset, prompts, context)[0], _select_key(asset, prompts, review, context)
         work_key = pinned_key(pins, work_key if free else "")
         select_key = select_key if free else content_key("select", {"pinned": True})
         meta["approved"] = sorted(d.id for of in pins.values() for d in of)
@@ -234,7 +235,7 @@ def _plan_asset(asset: Asset, prompts: Sequence[Prompt], context: PlanContext) -
     keys = (work_key, select_key, content_key("meta", meta))
     state, reason, to_choose = "banned", banned, False
     if not banned:
-        state, reason, to_choose = _state(asset.key, keys, free_keys if free else None, review, pins, context)
+        state, reason, to_choose = _state(key, keys, free_keys if free else None, review, pins, context)
     return AssetPlan(
         asset,
         state,
@@ -251,7 +252,7 @@ def _plan_asset(asset: Asset, prompts: Sequence[Prompt], context: PlanContext) -
     )
 
 
-def _look_up(asset: Asset, prompts: Sequence[Prompt], context: PlanContext) -> tuple[str, int, bool]:
+def _look_up(key: str, asset: Asset, prompts: Sequence[Prompt], context: PlanContext) -> tuple[str, int, bool]:
     """The work key of some prompts, how many of their candidates are missing, and whether any was heard of before."""
     count = asset.overrides.candidates or context.config.candidates
     # Forced, what the engine refused is tried again.
@@ -261,12 +262,12 @@ def _look_up(asset: Asset, prompts: Sequence[Prompt], context: PlanContext) -> t
     done = tuple(s for s in _DONE if s not in again)
     work = hashlib.sha256()
     missing = 0
-    known = asset.key in context.outcomes
+    known = key in context.outcomes
     for prompt in prompts:
         wanted = range(count if prompt.candidates is None else prompt.candidates)
         request, seeds = requests_of(asset, prompt, context.base, context.config, wanted)
-        for key in request_keys(request, seeds):
-            raw = bytes.fromhex(key)
+        for name in request_keys(request, seeds):
+            raw = bytes.fromhex(name)
             work.update(raw)
             status = context.statuses.get(raw, 0)
             missing += status not in done

@@ -73,6 +73,9 @@ def publish(
             part = plans[start : start + _SLICE]
             histories = index.history([p.asset.id for p in part])
             drafts = [d for p in part for d in dispatcher.drafts.of(p, histories.get(p.asset.id))]
+            # Rejected since the plan was made: that choice no longer stands, the next run makes it again.
+            turned_down = {d.asset_id for d in drafts if d.asset_id in reviews and _is_rejected(d, reviews)}
+            drafts = [d for d in drafts if d.asset_id not in turned_down]
             if drafts and (hold := catalog.held()):
                 return Publication(catalog.latest(), held=str(CatalogHeld(config_name, hold)))
             records = tally.add(part, dispatcher, drafts, histories)
@@ -149,6 +152,10 @@ def _gate_records(refused: Sequence[GateRecord], entry: CatalogEntry, history: A
         return []
     passed = [GateRecord(key, name, "rendition", True) for name in before if name not in now]
     return [history.variants[key], *now.values(), *passed]
+
+
+def _is_rejected(entry: CatalogEntry, reviews: Mapping[str, ReviewState]) -> bool:
+    return entry.blob in reviews[entry.asset_id].rejected
 
 
 def files_by_recipe(catalog: Catalog, asset_ids: Sequence[str]) -> dict[str, Rendition]:

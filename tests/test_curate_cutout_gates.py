@@ -50,7 +50,7 @@ def test_a_clean_cutout_passes() -> None:
         (box((16, 16, 48, 48)), {"ground_share": 0.4}, "cutout-ground",
          "the ground is not flat: one soft colour explains 40% of the picture's border (at least 70%)"),
         (box((30, 30, 34, 34)), {}, "cutout-coverage",
-         "nothing is left: 0.4% of the picture is opaque (at least 2%)"),
+         "too little is left: 0.4% of the picture is opaque (at least 2%)"),
         (box((0, 0, 64, 64)), {}, "cutout-coverage",
          "the ground was not taken off: 100.0% of the picture is opaque (limit 95.0%)"),
         (box((16, 0, 48, 48)), {}, "cutout-border",

@@ -14,7 +14,7 @@ import json
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 SCHEMA = 1
 """Version of the shape of stored records; readers upgrade older ones (see `parse_record`)."""
@@ -408,7 +408,10 @@ class CutRecord:
 
 @dataclass(frozen=True, slots=True)
 class VariantRecord:
-    """A candidate that was chosen and upscaled. `master` is the blob of the upscaled picture, `rank` starts at 1."""
+    """A candidate that was chosen and upscaled. `master` is the blob of the upscaled picture, `rank` starts at 1.
+
+    `cutout` is the master taken off its ground, in the way that `cutter` names: both empty where no channel wants it.
+    """
 
     record: ClassVar[str] = "variant"
     key: str
@@ -422,6 +425,8 @@ class VariantRecord:
     master_width: int
     master_height: int
     upscaler: str
+    cutout: str = ""
+    cutter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -448,12 +453,7 @@ Record = (
     | FailureRecord | CutRecord | VariantRecord | OutcomeRecord
 )  # fmt: skip
 
-RECORD_TYPES: Mapping[str, type] = {
-    t.record: t
-    for t in (
-        RequestRecord, CandidateRecord, GateRecord, ScoreRecord, FailureRecord, CutRecord, VariantRecord, OutcomeRecord,
-    )
-}  # fmt: skip
+RECORD_TYPES: Mapping[str, type] = {t.record: t for t in get_args(Record)}
 
 
 class RecordError(ValueError):

@@ -122,13 +122,17 @@ def _ask(
         yield _at_least(GROUND, ground_share, limits.ground, reason)
     shape = measure_shape(rgba[..., 3])
     shown = f"{shape.coverage:.1%} of the picture is opaque"
-    yield _at_least(COVERAGE, shape.coverage, limits.min_coverage, f"nothing is left: {shown}")
-    yield _at_most(COVERAGE, shape.coverage, limits.max_coverage, f"the ground was not taken off: {shown}")
+    if shape.coverage < limits.min_coverage:
+        yield _at_least(COVERAGE, shape.coverage, limits.min_coverage, f"too little is left: {shown}")
+    else:
+        yield _at_most(COVERAGE, shape.coverage, limits.max_coverage, f"the ground was not taken off: {shown}")
     reason = f"cropped: the object takes {shape.border:.1%} of the picture's edge"
     yield _at_most(BORDER, shape.border, limits.max_border, reason)
-    yield _at_most(HOLES, shape.num_holes, limits.max_holes, f"{shape.num_holes} holes", share=False)
-    reason = f"holes take {shape.hole_area:.1%} of the outline"
-    yield _at_most(HOLES, shape.hole_area, limits.max_hole_area, reason)
+    if shape.num_holes > limits.max_holes:
+        yield Verdict(HOLES, False, f"{shape.num_holes} holes (limit {limits.max_holes})", round(shape.hole_area, 4))
+    else:
+        reason = f"holes take {shape.hole_area:.1%} of the outline"
+        yield _at_most(HOLES, shape.hole_area, limits.max_hole_area, reason)
     fringe = measure_fringe(pixels, rgba)
     yield _at_most(FRINGE, fringe, limits.max_fringe, f"{fringe:.1%} of the ground's colour is left in the edge")
 
@@ -138,10 +142,9 @@ def _at_least(gate: str, value: float, limit: float, reason: str) -> Verdict:
     return Verdict(gate, passed, "" if passed else f"{reason} (at least {limit:.0%})", round(value, 4))
 
 
-def _at_most(gate: str, value: float, limit: float, reason: str, *, share: bool = True) -> Verdict:
+def _at_most(gate: str, value: float, limit: float, reason: str) -> Verdict:
     passed = value <= limit
-    shown = f"{limit:.1%}" if share else f"{limit:g}"
-    return Verdict(gate, passed, "" if passed else f"{reason} (limit {shown})", round(value, 4))
+    return Verdict(gate, passed, "" if passed else f"{reason} (limit {limit:.1%})", round(value, 4))
 
 
 def _deep(mask: np.ndarray, depth: int) -> np.ndarray:

@@ -13,6 +13,9 @@ import numpy as np
 
 from assetmill.deliver.ground import Ground, estimate_ground, to_lab
 
+EPOCH = 1
+"""Raised by hand when `cut_out` or `apply_alpha` give other cut-outs of the same picture."""
+
 TOLERANCE = 2.0
 """OKLab distance x 100 within which a colour counts as the ground's."""
 

@@ -133,6 +133,22 @@ class SafetySpec:
 
 
 @dataclass(frozen=True, slots=True)
+class SegmenterSpec:
+    """What is known of a segmentation model before it is loaded. `model` is its kind, `file` its weights.
+
+    `key` names weights and preprocessing: what it cut out is cut out again where the key changes.
+    """
+
+    key: str
+    engine: str
+    model: str = ""
+    file: str = ""
+    fingerprint: str = ""
+    licence: str = ""
+    commercial: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class UpscalerSpec:
     """What is known of an upscaler before it is loaded. `scale` is the whole factor that pictures grow by.
 
@@ -296,6 +312,18 @@ class Safety(Protocol):
     def check(self, pixels: np.ndarray) -> list[str]: ...
 
 
+class Segmenter(Protocol):
+    """Finds the object in a picture. `key` is its spec's.
+
+    `segment` takes uint8 (H, W, 3) sRGB pixels and gives the object's alpha, uint8 (H, W). It follows from the picture
+    alone, and may be called from several threads.
+    """
+
+    key: str
+
+    def segment(self, pixels: np.ndarray) -> np.ndarray: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Engines:
     """The loaded engines of one run. `lanes` are further copies of the generator, to work beside it."""
@@ -305,3 +333,4 @@ class Engines:
     upscaler: Upscaler
     safety: Safety | None = None
     lanes: tuple[Generator, ...] = ()
+    segmenter: Segmenter | None = None

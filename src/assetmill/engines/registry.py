@@ -1,7 +1,7 @@
 """Which engines there are, what a config names, and how it is loaded. Resolving never imports torch; loading does.
 
-Other packages add engines by entry points: group `assetmill.generators`, `assetmill.judges` or `assetmill.upscalers`,
-each naming an object with `resolve(config, resolve_path)`, which gives a ModelSpec, JudgeSpec or UpscalerSpec without
+Other packages add engines by entry points: group `assetmill.generators`, `assetmill.judges`, `assetmill.upscalers` or
+`assetmill.segmenters`, each naming an object with `resolve(config, resolve_path)`, which gives the role's spec without
 loading weights, and `load(spec, config)`, which gives the engine. A plug-in cannot take the name of a built-in engine.
 """
 
@@ -27,6 +27,8 @@ from assetmill.engines.protocols import (
     ModelSpec,
     Safety,
     SafetySpec,
+    Segmenter,
+    SegmenterSpec,
     Upscaler,
     UpscalerSpec,
 )
@@ -36,7 +38,7 @@ from assetmill.engines.weighting import reads_long_prompts
 from assetmill.records import InputError, Problem, Request, content_key
 
 if TYPE_CHECKING:
-    from assetmill.config import JudgePartConfig, ModelConfig, SafetyConfig, UpscaleConfig
+    from assetmill.config import CutoutConfig, JudgePartConfig, ModelConfig, SafetyConfig, UpscaleConfig
 
 __all__ = [
     "check_request",
@@ -45,10 +47,12 @@ __all__ = [
     "load_generator",
     "load_judge",
     "load_safety",
+    "load_segmenter",
     "load_upscaler",
     "resolve_judge",
     "resolve_model",
     "resolve_safety",
+    "resolve_segmenter",
     "resolve_upscaler",
 ]
 
@@ -56,11 +60,13 @@ GENERATORS = ("diffusers", "kandinsky", "cascade", "autoregressive", "simulated"
 JUDGES = ("open_clip", "transformers", "aesthetic", "simulated")
 UPSCALERS = ("spandrel", "diffusers", "transformers", "lanczos", "nearest", "none", "simulated")
 
+SEGMENTERS = ("key", "rembg", "none")
+
 RESIZE_EPOCH = 1
 """Raised by hand when `ResizeUpscaler` makes other pictures of the same picture."""
 
 Resolve = Callable[[Path | str], Path]
-_Spec = TypeVar("_Spec", ModelSpec, JudgeSpec, UpscalerSpec)
+_Spec = TypeVar("_Spec", ModelSpec, JudgeSpec, UpscalerSpec, SegmenterSpec)
 
 
 # --- what a config names, without torch -----------------------------------------------------------------------
@@ -222,6 +228,18 @@ def resolve_safety(config: SafetyConfig, resolve: Resolve) -> SafetySpec | None:
     return resolve_safety_folder(config, resolve)
 
 
+def resolve_segmenter(config: CutoutConfig, resolve: Resolve) -> SegmenterSpec | None:
+    """The spec of the configured segmentation model, None where cut-outs need none. Raises InputError, EngineError."""
+    if config.engine in ("key", "none"):
+        return None
+    if config.engine == "rembg":
+        from assetmill.engines.segment import resolve_rembg
+
+        return resolve_rembg(config, resolve)
+    found = _plugin("segmenters", config.engine, SEGMENTERS, "cutout.engine").resolve(config, resolve)
+    return _checked(found, SegmenterSpec, "segmenters", config.engine)
+
+
 # --- loading ----------------------------------------------------------------------------------------------------
 
 
@@ -320,6 +338,17 @@ def load_safety(spec: SafetySpec | None, config: SafetyConfig) -> Safety | None:
     from assetmill.engines.safety import SafetyCheck
 
     return SafetyCheck(spec, config)
+
+
+def load_segmenter(spec: SegmenterSpec | None, config: CutoutConfig) -> Segmenter | None:
+    """Loads the segmentation model of a spec, after checking its weights; None where cut-outs need none."""
+    if spec is None:
+        return None
+    if spec.engine == "rembg":
+        from assetmill.engines.segment import RembgSegmenter
+
+        return RembgSegmenter(spec, config.device)
+    return _plugin("segmenters", spec.engine, SEGMENTERS, "cutout.engine").load(spec, config)
 
 
 # --- inside -------------------------------------------------------------------------------------------------

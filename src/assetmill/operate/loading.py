@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from assetmill.config import Config
 from assetmill.engines.devices import count_lanes, set_threads
-from assetmill.engines.protocols import Engines, Generator, JudgeSpec, SafetySpec, UpscalerSpec
-from assetmill.engines.registry import load_generator, load_judge, load_safety, load_upscaler
+from assetmill.engines.protocols import Engines, Generator, JudgeSpec, SafetySpec, SegmenterSpec, UpscalerSpec
+from assetmill.engines.registry import load_generator, load_judge, load_safety, load_segmenter, load_upscaler
 from assetmill.engines.turns import TurnTaking
 from assetmill.operate.recipes import Recipes
 
@@ -20,8 +20,11 @@ def load_for(
     judge: JudgeSpec,
     upscaler: UpscalerSpec,
     safety: SafetySpec | None = None,
+    segmenter: SegmenterSpec | None = None,
 ) -> Engines:
-    """Loads the models of these names (seconds to minutes), judge, upscaler and safety check. Raises EngineError.
+    """Loads the models of these names (seconds to minutes), judge, upscaler, safety check and what cuts out.
+
+    Raises EngineError.
 
     One model works on as many lanes as pay; several take turns on one.
     """
@@ -35,6 +38,7 @@ def load_for(
     engines = Engines(
         generators[0], load_judge(judge, config.judge), load_upscaler(upscaler, config.upscale),
         load_safety(safety, config.gates.safety), lanes=tuple(generators[1:]),
+        segmenter=load_segmenter(segmenter, config.cutout),
     )  # fmt: skip
     if "torch" in sys.modules:
         set_threads(config.run.threads, lanes)

@@ -87,7 +87,8 @@ def _published_ids(catalog: Catalog) -> dict[str, str]:
 def load_engines(job: Job, plan: Plan | None = None) -> Engines:
     """Loads what a plan needs, or the whole sheet without one; see `operate.loading`. Raises EngineError."""
     assets = [p.asset for p in plan.todo] if plan is not None else job.wishes.assets
-    return load_for(job.config, job.recipes, job.recipes.needed(assets) or ("",), job.judge, job.upscaler, job.safety)
+    names = job.recipes.needed(assets) or ("",)
+    return load_for(job.config, job.recipes, names, job.judge, job.upscaler, job.safety, job.segmenter)
 
 
 @dataclass(slots=True)

@@ -166,7 +166,7 @@ def _fetched(config: CutoutConfig) -> Path:
         )  # fmt: skip
     if config.model.endswith("_custom"):
         raise InputError(
-            Problem(f"{config.model} is for files of one's own", "set cutout.source", column="cutout.source")
+            Problem(f"{config.model!r} is for files of one's own", "set cutout.source", column="cutout.source")
         )
     try:
         return Path(_session_class(config.model).download_models())

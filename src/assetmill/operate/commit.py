@@ -35,6 +35,7 @@ def commit_chunk(
     opened: OpenChunk,
     settled: Settled,
     masters: Mapping[str, Future[str]],
+    cutouts: Mapping[str, Future[str]],
     *,
     store: Store,
     config_name: str,
@@ -46,16 +47,16 @@ def commit_chunk(
 ) -> ChunkResult:
     """Waits for the chunk's blobs, then writes its segment: the mark that it is finished.
 
-    `masters` are the blobs of upscaled pictures by request key, `media_type` that of new candidates. `on_chosen` is
-    told what was chosen, once that is on record.
+    `masters` and `cutouts` are the blobs of upscaled and of cut-out pictures by request key, `media_type` that of new
+    candidates. `on_chosen` is told what was chosen, once that is on record.
     """
-    written = {key: job.result() for key, job in masters.items()}
+    written, cut = ({key: job.result() for key, job in some.items()} for some in (masters, cutouts))
     records: list[Record] = []
     for group in opened.groups:
         for item in group.items:
             history = opened.history.get(item.plan.asset.id)
             records.extend(item_records(item, history, judge_key, media_type, versions))
-    records.extend(settled.records(written))
+    records.extend(settled.records(written, cut))
     with stages.time("record"):
         write_segment(store, config_name, opened.chunk.key, 0, records)
     if on_chosen is not None:

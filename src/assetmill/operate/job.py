@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from assetmill.config import Config, read_config
 from assetmill.engines.facts import describe_terms
-from assetmill.engines.protocols import JudgeSpec, ModelSpec, SafetySpec, UpscalerSpec
+from assetmill.engines.protocols import JudgeSpec, ModelSpec, SafetySpec, SegmenterSpec, UpscalerSpec
 from assetmill.engines.registry import resolve_judge, resolve_safety, resolve_upscaler
 from assetmill.intake.frames import FRAME_FILE, frame_to_csv
 from assetmill.intake.plan import PlanContext
 from assetmill.intake.prompts import PromptBook, flag_long_prompts, load_templates
 from assetmill.intake.sheet import Sheet, read_assets, read_sheet_file
+from assetmill.operate.cutouts import cutter_key, resolve_cutouts
 from assetmill.operate.drafts import Terms
 from assetmill.operate.naming import check_name_pattern
 from assetmill.operate.overrides import Wishes, wishes_of
@@ -54,6 +55,7 @@ class Job:
     force: bool = False
     safety: SafetySpec | None = None
     bans: Bans = field(default_factory=Bans)
+    segmenter: SegmenterSpec | None = None
 
     @property
     def model(self) -> ModelSpec:
@@ -76,13 +78,15 @@ class Job:
     @property
     def licences(self) -> dict[str, str]:
         """What may be done with the weights of each role, as a person reads it."""
-        specs: dict[str, ModelSpec | JudgeSpec | UpscalerSpec | SafetySpec] = {
+        specs: dict[str, ModelSpec | JudgeSpec | UpscalerSpec | SafetySpec | SegmenterSpec] = {
             **{f"model {name}".rstrip(): spec for name, spec in self.recipes.specs.items()},
             "judge": self.judge,
             "upscaler": self.upscaler,
         }
         if self.safety is not None:
             specs["safety"] = self.safety
+        if self.segmenter is not None:
+            specs["cutout"] = self.segmenter
         return {role: describe_terms(spec.licence, spec.commercial) for role, spec in specs.items()}
 
     @property
@@ -103,6 +107,9 @@ class Job:
             payload["adaptive"] = True
         if self.safety is not None:
             payload["safety"] = self.safety.key
+        cutter = cutter_key(config, self.segmenter.key if self.segmenter is not None else "")
+        if cutter:
+            payload["cutout"] = cutter
         return content_key("select-context", payload)
 
     @property
@@ -217,4 +224,5 @@ def open_job(
         resolve_upscaler(config.upscale, config.resolve), open_index(store, config.name),
         open_catalog(store, config.name), decisions, wishes, frozenset(only), limit, force,
         resolve_safety(config.gates.safety, config.resolve), open_bans(store, config.name),
+        resolve_cutouts(config),
     )  # fmt: skip

@@ -21,6 +21,7 @@ from assetmill.engines.protocols import Engines
 from assetmill.intake.plan import Base
 from assetmill.operate.chunks import Chunk, ChunkResult, Histories, OpenChunk, look, open_chunk
 from assetmill.operate.commit import Chosen, commit_chunk
+from assetmill.operate.cutouts import open_cutter
 from assetmill.operate.cuts import Cuts
 from assetmill.operate.making import BreakerTripped, Maker, Work
 from assetmill.operate.products import earlier_verdicts
@@ -85,6 +86,7 @@ class ChunkWorker:
         self.banned_blobs = frozenset(banned_blobs)
         self.force = force
         self.on_chosen = on_chosen
+        self._cutter = open_cutter(config, engines.segmenter)
         self._maker = Maker(config, engines, self.stages, batch, references)
         self._lanes = ThreadPoolExecutor(self._maker.num_lanes + 1, thread_name_prefix="lane")
         self._writers = ThreadPoolExecutor(config.run.writers, thread_name_prefix="write")
@@ -157,20 +159,26 @@ class ChunkWorker:
             settled = settle(
                 opened.groups, opened.history, self.engines.upscaler, self.config, self.stages, self.store,
                 media_type=MEDIA_TYPES[self.config.publish.format], banned_blobs=self.banned_blobs,
-                references=self._maker.references,
+                references=self._maker.references, cutter=self._cutter,
             )  # fmt: skip
         self.progress.advance("upscales", settled.num_upscaled)
-        masters = {
-            key: self._writers.submit(self._write, pixels, self.config.publish.format)
-            for key, pixels in settled.masters.items()
-        }
-        return self._finisher.submit(self._commit, opened, settled, masters)
+        masters, cutouts = (
+            {key: self._writers.submit(self._write, pixels, self.config.publish.format) for key, pixels in some.items()}
+            for some in (settled.masters, settled.cutouts)
+        )
+        return self._finisher.submit(self._commit, opened, settled, masters, cutouts)
 
     # --- inside -----------------------------------------------------------------------------------------------
 
-    def _commit(self, opened: OpenChunk, settled: Settled, masters: Mapping[str, Future[str]]) -> ChunkResult:
+    def _commit(
+        self,
+        opened: OpenChunk,
+        settled: Settled,
+        masters: Mapping[str, Future[str]],
+        cutouts: Mapping[str, Future[str]],
+    ) -> ChunkResult:
         result = commit_chunk(
-            opened, settled, masters, store=self.store, config_name=self.config.name,
+            opened, settled, masters, cutouts, store=self.store, config_name=self.config.name,
             judge_key=self.engines.judge.key, media_type=MEDIA_TYPES[self.config.run.candidates],
             versions=self.engines.generator.versions(), stages=self.stages, on_chosen=self.on_chosen,
         )  # fmt: skip

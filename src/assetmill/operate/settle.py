@@ -1,6 +1,7 @@
 """The end of a chunk on the device: choose among an asset's candidates, upscale the chosen, check what came out.
 
-A master that fails its gate promotes the next-ranked candidate. Masters that an earlier run made are used again.
+Where channels want it, the chosen are taken off their ground as well. A master or a cut-out that fails its gate promotes
+the next-ranked candidate. Masters and cut-outs that an earlier run made are used again.
 """
 
 from __future__ import annotations
@@ -9,16 +10,19 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from assetmill.config import Config
 from assetmill.curate.gates import Verdict, check_candidates, rejection
 from assetmill.curate.seam import check_seam
 from assetmill.curate.select import choose
+from assetmill.deliver.picture import PictureError, decode
 from assetmill.engines.enlarge import enlarge, text_of, tileable_axes
 from assetmill.engines.protocols import Upscaler
 from assetmill.intake.pins import variant_key
 from assetmill.intake.plan import AssetPlan
+from assetmill.operate.cutouts import Cutter, is_clean
 from assetmill.operate.products import HELD_GATE, keeps_product, lock_master
 from assetmill.operate.stages import Stages
 from assetmill.records import (
@@ -34,7 +38,7 @@ from assetmill.records import (
 from assetmill.storage.index import AssetHistory
 from assetmill.storage.layout import blob_path
 from assetmill.storage.reviews import ADOPTED, AS_IS, Place
-from assetmill.storage.store import Store
+from assetmill.storage.store import CorruptObject, MissingObject, Store, get_blob, set_aside
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,6 +48,9 @@ References = Callable[[Sequence[Request]], Mapping[str, "np.ndarray"]]
 REJECTED = "rejected by a person"
 
 _UPSCALE_BATCH = 16
+
+BAD_MASTER, BAD_CUTOUT = "bad when upscaled", "bad cut-out"
+"""Why a chosen candidate gave its place to the next, in the words of reports."""
 
 
 @dataclass(slots=True)
@@ -112,13 +119,14 @@ class Group:
 class _Choice:
     group: Group
     chosen: list[Item] = field(default_factory=list)
-    refused: set[str] = field(default_factory=set)
+    refused: dict[str, str] = field(default_factory=dict)
+    """Request keys of those that were chosen before, and why they were refused."""
     dropped: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Settled:
-    """What a chunk chose. `masters` maps request keys to upscaled pixels that are still to be stored."""
+    """What a chunk chose. `masters` and `cutouts` map request keys to pixels that are still to be stored."""
 
     choices: list[_Choice]
     masters: dict[str, np.ndarray]
@@ -127,6 +135,8 @@ class Settled:
     upscaler_key: str
     config: Config
     media_type: str
+    cutouts: dict[str, np.ndarray] = field(default_factory=dict)
+    cutter_key: str = ""
 
     @property
     def num_upscaled(self) -> int:
@@ -140,16 +150,16 @@ class Settled:
         """The status of each asset."""
         return {record.asset_id: record.status for record in self._outcome_records({})}
 
-    def records(self, written: Mapping[str, str]) -> list[Record]:
-        """Variants and outcomes, given the blobs of the stored masters by request key."""
+    def records(self, written: Mapping[str, str], cut: Mapping[str, str] = MappingProxyType({})) -> list[Record]:
+        """Variants and outcomes, given the blobs of the stored masters and cut-outs by request key."""
         # By asset too: two assets may share a request, and each needs the variant under its own name.
         variants: dict[tuple[str, str], VariantRecord] = {}
         for choice in self.choices:
             for rank, item in enumerate(choice.chosen, 1):
-                variants[item.plan.asset.id, item.key] = self._variant(item, rank, written)
+                variants[item.plan.asset.id, item.key] = self._variant(item, rank, written, cut)
         return [*self.gates, *variants.values(), *self._outcome_records(variants)]
 
-    def _variant(self, item: Item, rank: int, written: Mapping[str, str]) -> VariantRecord:
+    def _variant(self, item: Item, rank: int, written: Mapping[str, str], cut: Mapping[str, str]) -> VariantRecord:
         assert item.blob is not None
         blob = item.blob.result()
         key = variant_key(blob, self.upscaler_key)
@@ -159,9 +169,12 @@ class Settled:
         else:
             master = written[item.key]
             height, width = self.masters[item.key].shape[:2]
+        cutout, cutter = (old.cutout, old.cutter) if old is not None else ("", "")
+        if item.key in self.cutouts:
+            cutout, cutter = cut[item.key], self.cutter_key
         return VariantRecord(
             key, item.plan.asset.id, item.key, blob, rank, item.score, master, self.media_type, width, height,
-            "none" if _stays_as_it_is(item) else self.upscaler_key,
+            "none" if _stays_as_it_is(item) else self.upscaler_key, cutout, cutter,
         )  # fmt: skip
 
     def _outcome_records(self, variants: Mapping[tuple[str, str], VariantRecord]) -> list[OutcomeRecord]:
@@ -177,7 +190,7 @@ class Settled:
         items = [i for c in choices for i in c.group.items]
         chosen = [i for c in choices for i in c.chosen]
         ranked = [i for i in chosen if not i.pinned]
-        refused = set().union(*(c.refused for c in choices))
+        refused = {key: why for c in choices for key, why in c.refused.items()}
         # Approved pictures leave whatever the others wait for; publishing leaves those behind.
         status, reason = _status(items, ranked, refused, self.config) if ranked or not chosen else ("chosen", "")
         if len(ranked) < len(chosen) and status == "pending_review":
@@ -205,33 +218,48 @@ def settle(
     media_type: str,
     banned_blobs: Collection[str] = (),
     references: References | None = None,
+    cutter: Cutter | None = None,
 ) -> Settled:
-    """Chooses and upscales for all groups of a chunk. `references` gives the images that kept products come from."""
+    """Chooses and upscales for all groups of a chunk, and cuts out where there is a cutter.
+
+    `references` gives the images that kept products come from.
+    """
     settled = Settled([_Choice(g) for g in groups], {}, {}, [], upscaler.key, config, media_type)
+    settled.cutter_key = cutter.key if cutter is not None else ""
     waiting = list(settled.choices)
     while waiting:
         with stages.time("select", len(waiting)):
             for choice in waiting:
                 _choose(choice, config, banned_blobs)
         new: list[Item] = []
+        uncut: dict[str, np.ndarray] = {}
         for choice in waiting:
             for item in choice.chosen:
                 if item.key in settled.masters or item.key in settled.reused:
                     continue
                 old = _earlier_master(item, histories.get(item.plan.asset.id), upscaler.key, store, media_type)
+                if old is not None and cutter is not None and not _has_cutout(old, cutter, store):
+                    large = _read_master(old, store)
+                    old = old if large is not None else None
+                    if large is not None:
+                        uncut[item.key] = large
                 if old is not None:
                     settled.reused[item.key] = old
                 else:
                     new.append(item)
-        refused = _upscale(new, upscaler, config, stages, settled, references)
+        refused = dict.fromkeys(_upscale(new, upscaler, config, stages, settled, references), BAD_MASTER)
+        if cutter is not None:
+            uncut.update((i.key, settled.masters[i.key]) for i in new if i.key not in refused)
+            refused.update(dict.fromkeys(_cut(uncut, cutter, stages, settled), BAD_CUTOUT))
         waiting = []
         for choice in settled.choices:
-            mine = {i.key for i in choice.chosen} & refused
+            mine = {i.key: refused[i.key] for i in choice.chosen if i.key in refused}
             if mine:
                 choice.refused |= mine
                 waiting.append(choice)
     kept = {i.key for c in settled.choices for i in c.chosen}
     settled.masters = {key: pixels for key, pixels in settled.masters.items() if key in kept}
+    settled.cutouts = {key: pixels for key, pixels in settled.cutouts.items() if key in kept}
     return settled
 
 
@@ -280,6 +308,38 @@ def _earlier_master(
     if store.stat(blob_path(record.master, extension_of(media_type))) is None:
         return None
     return record
+
+
+def _has_cutout(record: VariantRecord, cutter: Cutter, store: Store) -> bool:
+    """Whether an earlier variant has its cut-out, made in the same way."""
+    if record.cutter != cutter.key or not record.cutout:
+        return False
+    return store.stat(blob_path(record.cutout, extension_of(record.master_media_type))) is not None
+
+
+def _read_master(record: VariantRecord, store: Store) -> np.ndarray | None:
+    """An earlier master, uint8 (H, W, 4); None where it is damaged, and set aside, so that it is made again."""
+    extension = extension_of(record.master_media_type)
+    try:
+        return decode(get_blob(store, record.master, extension), alpha=True, name=record.master)
+    except (MissingObject, CorruptObject, PictureError):
+        set_aside(store, blob_path(record.master, extension))
+        return None
+
+
+def _cut(pictures: Mapping[str, np.ndarray], cutter: Cutter, stages: Stages, settled: Settled) -> set[str]:
+    """Takes masters (by request key) off their ground; gives the keys of those whose cut-out fails its gates."""
+    refused: set[str] = set()
+    for key, pixels in pictures.items():
+        with stages.time("cut out", 1):
+            cutout, verdicts = cutter.cut(pixels)
+        # Those passed too: they replace what an earlier segment said with other thresholds.
+        settled.gates.extend(GateRecord(key, v.gate, "variant", v.passed, v.reason, v.value) for v in verdicts)
+        if is_clean(verdicts):
+            settled.cutouts[key] = cutout
+        else:
+            refused.add(key)
+    return refused
 
 
 def _upscale(
@@ -350,7 +410,9 @@ def why_held(scores: Sequence[float | None], config: Config) -> str:
     return ""
 
 
-def _status(items: Sequence[Item], chosen: Sequence[Item], refused: Collection[str], config: Config) -> tuple[str, str]:
+def _status(
+    items: Sequence[Item], chosen: Sequence[Item], refused: Mapping[str, str], config: Config
+) -> tuple[str, str]:
     """What became of an asset, and why."""
     if chosen:
         held = why_held([i.score for i in chosen], config)
@@ -367,7 +429,7 @@ def _status(items: Sequence[Item], chosen: Sequence[Item], refused: Collection[s
     return "exhausted", f"none of {len(items)} candidates passed: {text}"
 
 
-def _why_not(item: Item, refused: Collection[str]) -> str:
+def _why_not(item: Item, refused: Mapping[str, str]) -> str:
     """Why a candidate with a picture was not chosen, in a word or two."""
     if item.barred:
         return item.barred
@@ -375,5 +437,5 @@ def _why_not(item: Item, refused: Collection[str]) -> str:
     if verdict is not None:
         return verdict.gate
     if item.key in refused:
-        return "bad when upscaled"
+        return refused[item.key]
     return "without a score" if item.score is None else "below select.min_score"

@@ -72,7 +72,7 @@ def test_a_rim_of_ground_is_refused() -> None:
     rgba = np.dstack([picture, box((14, 14, 50, 50))])
     verdict = check_cutout(picture, rgba, CutoutGatesConfig())[-1]
     assert (verdict.gate, verdict.passed, verdict.value) == ("cutout-fringe", False, pytest.approx(1.0, abs=0.01))
-    assert verdict.reason == "100.0% of the ground's colour is left in the edge (limit 12.0%)"
+    assert verdict.reason == "100.0% of the ground's colour is left in the edge (limit 20.0%)"
 
 
 def test_fringe_of_mixed_edges() -> None:

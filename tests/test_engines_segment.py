@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_segmenters import save_segmenter
 
 from assetmill.config import CutoutConfig
 from assetmill.engines.protocols import EngineError, SegmenterSpec
 from assetmill.engines.registry import load_segmenter, resolve_segmenter
 from assetmill.engines.segment import MODELS, RembgSegmenter
 from assetmill.records import InputError
+from tiny_segmenters import save_segmenter
 
 
 @pytest.fixture(scope="module")

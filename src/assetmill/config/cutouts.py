@@ -24,7 +24,7 @@ class CutoutGatesConfig(Section):
     max_holes: int = Field(6, ge=0, description="Most holes; smaller ones than 1 in 5,000 pixels don't count.")
     max_hole_area: Fraction = Field(0.4, description="Largest share of the filled outline that holes take.")
     max_fringe: Fraction = Field(
-        0.12, description="How much of the ground's colour may be left in the edge's, on average: 0 none, 1 all."
+        0.2, description="How much of the ground's colour may be left in the edge's, on average: 0 none, 1 all."
     )
 
     @model_validator(mode="after")

@@ -29,6 +29,9 @@ _REACH = 4
 _HARDLY = 24.0
 """Distance of object and ground, on 8-bit values, below which nobody sees what is left of the ground."""
 
+_ON_LINE, _BEYOND = 0.5, 1.12
+"""How far a mixture may lie off the line from object to ground, as a share of its way, and beyond the ground."""
+
 _NUM_SAMPLES = 4096
 
 
@@ -47,15 +50,17 @@ class Shape:
 
 
 def check_cutout(
-    pixels: np.ndarray, rgba: np.ndarray, limits: CutoutGatesConfig, *, ground_share: float | None = None
+    pixels: np.ndarray | None, rgba: np.ndarray, limits: CutoutGatesConfig, *, ground_share: float | None = None
 ) -> list[Verdict]:
     """The verdicts on a cut-out, up to and including the first that failed.
 
-    `pixels` is the picture, uint8 (H, W, 3), `rgba` the cut-out, uint8 (H, W, 4). `ground_share` is the share of the
-    border that the keyed ground explains; None where nothing was keyed.
+    `pixels` is the picture, uint8 (H, W, 3), None where it came with its transparency and no ground ever mixed with
+    its edges; `rgba` the cut-out, uint8 (H, W, 4). `ground_share` is the share of the border that the keyed ground
+    explains, None where nothing was keyed.
     """
-    if pixels.dtype != np.uint8 or rgba.dtype != np.uint8 or rgba.shape != (*pixels.shape[:2], 4):
-        raise ValueError(f"a cut-out of {pixels.shape} must be uint8 (H, W, 4), not {rgba.dtype} {rgba.shape}")
+    size = rgba.shape[:2] if pixels is None else pixels.shape[:2]
+    if rgba.dtype != np.uint8 or rgba.shape != (*size, 4):
+        raise ValueError(f"a cut-out of {size} must be uint8 (H, W, 4), not {rgba.dtype} {rgba.shape}")
     verdicts: list[Verdict] = []
     for verdict in _ask(pixels, rgba, limits, ground_share):
         verdicts.append(verdict)
@@ -103,10 +108,12 @@ def measure_fringe(pixels: np.ndarray, rgba: np.ndarray) -> float:
     seen = has_inside & has_behind & (length >= _HARDLY**2)
     if not seen.any():
         return 0.0
-    own = rgba[rows, columns, :3].astype(np.float32)
-    left = np.einsum("nc,nc->n", own - inside, span) / np.maximum(length, 1)
-    # Beyond the object's own colour there is no ground: shading and outlines must not set off what is left elsewhere.
-    left = np.clip(left, 0, 1)
+    away = rgba[rows, columns, :3] - inside
+    left = np.einsum("nc,nc->n", away, span) / np.maximum(length, 1)
+    beside = away - left[:, None] * span
+    # A colour that is no mixture of the two, or lies beyond the ground's, is an outline's: nothing is left there.
+    mixed = np.einsum("nc,nc->n", beside, beside) <= _ON_LINE**2 * np.einsum("nc,nc->n", away, away)
+    left = np.where(mixed & (left <= _BEYOND), np.clip(left, 0, 1), 0)
     weight = alpha[rows, columns].astype(np.float32) * seen
     return float((left * weight).sum() / weight.sum())
 
@@ -115,7 +122,7 @@ def measure_fringe(pixels: np.ndarray, rgba: np.ndarray) -> float:
 
 
 def _ask(
-    pixels: np.ndarray, rgba: np.ndarray, limits: CutoutGatesConfig, ground_share: float | None
+    pixels: np.ndarray | None, rgba: np.ndarray, limits: CutoutGatesConfig, ground_share: float | None
 ) -> Iterator[Verdict]:
     if ground_share is not None:
         reason = f"the ground is not flat: one soft colour explains {ground_share:.0%} of the picture's border"
@@ -133,7 +140,7 @@ def _ask(
     else:
         reason = f"holes take {shape.hole_area:.1%} of the outline"
         yield _at_most(HOLES, shape.hole_area, limits.max_hole_area, reason)
-    fringe = measure_fringe(pixels, rgba)
+    fringe = measure_fringe(pixels, rgba) if pixels is not None else 0.0
     yield _at_most(FRINGE, fringe, limits.max_fringe, f"{fringe:.1%} of the ground's colour is left in the edge")
 
 

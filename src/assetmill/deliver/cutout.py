@@ -1,8 +1,8 @@
 """Alpha cut-outs: an object taken off its ground, with soft edges that keep nothing of the ground's colour.
 
 `cut_out` needs no model: it finds the ground from the picture's border, floods it from there, and solves the pixels
-between object and ground for how much of each they hold. `apply_alpha` takes an alpha from elsewhere (a segmentation
-model, a generator that makes transparency) and cleans its edges in the same way.
+between object and ground for how much of each they hold. `apply_alpha` takes an alpha from elsewhere, say a
+segmentation model, and cleans its edges in the same way.
 """
 
 from __future__ import annotations

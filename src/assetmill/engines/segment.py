@@ -110,7 +110,7 @@ class RembgSegmenter:
 def _open_session(model: str, path: Path, device: str) -> Any:
     session_class = _session_class(model)
 
-    class Pinned(session_class):
+    class Pinned(session_class):  # type: ignore[misc, valid-type]
         """rembg's session of this kind, with the file that the plan named."""
 
         @classmethod

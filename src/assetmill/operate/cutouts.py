@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from assetmill.config import Config, CutoutConfig
 from assetmill.curate.cutout_gates import check_cutout
 from assetmill.curate.gates import Verdict, rejection
-from assetmill.deliver.cutout import EPOCH, Cutout, apply_alpha, cut_out
+from assetmill.deliver.cutout import EPOCH, apply_alpha, bleed, cut_out
 from assetmill.deliver.renditions import needs_cutout
 from assetmill.engines.protocols import Segmenter, SegmenterSpec
 from assetmill.engines.registry import resolve_segmenter
@@ -31,17 +31,17 @@ class Cutter:
 
         `pixels` is uint8 (H, W, 3), or (H, W, 4) of a picture that has its own transparency already.
         """
-        cutout = self._make(pixels)
-        share = cutout.ground.share if cutout.ground is not None else None
-        return cutout.rgba, check_cutout(pixels[..., :3], cutout.rgba, self.config.gates, ground_share=share)
-
-    def _make(self, pixels: np.ndarray) -> Cutout:
         if pixels.shape[2] == 4 and pixels[..., 3].min() < 255:
-            return apply_alpha(pixels[..., :3], pixels[..., 3])
+            # Its colours were never mixed with a ground: there is nothing to take off, and no fringe to look for.
+            rgba = bleed(pixels)
+            return rgba, check_cutout(None, rgba, self.config.gates)
         plain = pixels[..., :3]
         if self.segmenter is not None:
-            return apply_alpha(plain, self.segmenter.segment(plain))
-        return cut_out(plain, tolerance=self.config.tolerance, holes=self.config.holes)
+            cutout = apply_alpha(plain, self.segmenter.segment(plain))
+        else:
+            cutout = cut_out(plain, tolerance=self.config.tolerance, holes=self.config.holes)
+        share = cutout.ground.share if cutout.ground is not None else None
+        return cutout.rgba, check_cutout(plain, cutout.rgba, self.config.gates, ground_share=share)
 
 
 def wants_cutouts(config: Config) -> bool:

@@ -1,7 +1,7 @@
 """The end of a chunk on the device: choose among an asset's candidates, upscale the chosen, check what came out.
 
-Where channels want it, the chosen are taken off their ground as well. A master or a cut-out that fails its gate promotes
-the next-ranked candidate. Masters and cut-outs that an earlier run made are used again.
+Where channels want it, the chosen are taken off their ground as well. A master or a cut-out that fails its gate
+promotes the next-ranked candidate. Masters and cut-outs that an earlier run made are used again.
 """
 
 from __future__ import annotations

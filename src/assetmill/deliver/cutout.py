@@ -19,6 +19,18 @@ EPOCH = 1
 TOLERANCE = 2.0
 """OKLab distance x 100 within which a colour counts as the ground's."""
 
+_FAINT = 0.25
+"""Of the distance further in: what is fainter is a halo of the object, or its outermost edge."""
+
+_HALO = 12
+"""Pixels of a 256 x 256 picture that halos reach out at most; more of larger ones."""
+
+_SOFT, _SOFT_REACH = 0.25, 3.0
+"""In tolerances: the ground strays so far where it changes by no more than that from pixel to pixel."""
+
+_RIM, _PLATEAU = 8, 0.7
+"""Pixels round a hole that are looked at, and how near to its colour there the object must be half that far out."""
+
 _SPECK = 2e-4
 """Pieces of less than this share of the picture are dirt on the ground, or dents in the object."""
 
@@ -73,8 +85,8 @@ def cut_out(pixels: np.ndarray, *, tolerance: float = TOLERANCE, holes: bool = T
     lab = to_lab(pixels)
     ground = estimate_ground(pixels, lab, tolerance)
     distance = ground.distance(lab)
-    open_ground = _flood(distance, ground.reach, holes)
-    object_mask = _without_specks(~open_ground)
+    open_ground = _flood(distance, ground.reach, tolerance, holes)
+    object_mask = _without_specks(_peel(distance, ~open_ground))
     edges = _solve_edges(pixels, distance, object_mask, ground)
     rgba = np.dstack([edges.colours, np.rint(edges.alpha * 255).astype(np.uint8)])
     return Cutout(bleed(rgba), float(edges.alpha.mean()), ground, edges.width)
@@ -136,11 +148,14 @@ def bleed(rgba: np.ndarray, width: int = _BLEED) -> np.ndarray:
 # --- where the ground is --------------------------------------------------------------------------------------
 
 
-def _flood(distance: np.ndarray, reach: float, holes: bool) -> np.ndarray:
-    """Where the ground lies open, bool (H, W): what has its colour and hangs together with the border."""
+def _flood(distance: np.ndarray, reach: float, tolerance: float, holes: bool) -> np.ndarray:
+    """Where the ground lies open, bool (H, W): what has its colour and hangs together with the border.
+
+    Where it changes softly (a halo, a blotch, the rim of a shadow) it may stray further than over an edge, however low.
+    """
     from scipy import ndimage
 
-    near = distance <= reach
+    near = (distance <= reach) | ((distance <= _SOFT_REACH * tolerance) & (_slope(distance) <= _SOFT * tolerance))
     labels, count = ndimage.label(near)
     open_label = np.zeros(count + 1, bool)
     for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
@@ -149,6 +164,17 @@ def _flood(distance: np.ndarray, reach: float, holes: bool) -> np.ndarray:
     if holes:
         open_label |= _holes(distance, labels, count, reach, open_label)
     return open_label[labels]
+
+
+def _slope(values: np.ndarray) -> np.ndarray:
+    """How fast values, float32 (H, W), change at each pixel, per pixel: the larger of both axes' slopes."""
+    slope = np.zeros_like(values)
+    across, along = np.abs(np.diff(values, axis=0)), np.abs(np.diff(values, axis=1))
+    np.maximum(slope[1:], across, out=slope[1:])
+    np.maximum(slope[:-1], across, out=slope[:-1])
+    np.maximum(slope[:, 1:], along, out=slope[:, 1:])
+    np.maximum(slope[:, :-1], along, out=slope[:, :-1])
+    return slope
 
 
 def _holes(distance: np.ndarray, labels: np.ndarray, count: int, reach: float, known: np.ndarray) -> np.ndarray:
@@ -161,19 +187,45 @@ def _holes(distance: np.ndarray, labels: np.ndarray, count: int, reach: float, k
     for label in np.flatnonzero((sizes >= max(4, _SPECK * labels.size)) & ~known):
         if label == 0:
             continue
-        tall, wide = boxes[label - 1]
-        margin = 3
-        window = (
-            slice(max(tall.start - margin, 0), tall.stop + margin),
-            slice(max(wide.start - margin, 0), wide.stop + margin),
-        )
+        window = tuple(slice(max(side.start - _RIM, 0), side.stop + _RIM) for side in boxes[label - 1])
         inside = labels[window] == label
-        rim = ndimage.binary_dilation(inside, np.ones((3, 3), bool), iterations=margin) & ~inside
         away = distance[window]
-        # A highlight fades into the object, and is only in its middle as pale as the ground.
-        sharp = float(np.quantile(away[rim], 0.25)) >= 2 * reach if rim.any() else False
-        found[label] = sharp and float(np.median(away[inside])) <= 0.5 * reach
+        if float(np.median(away[inside])) > reach:
+            continue
+        depth = _depths(~inside, _RIM + 1)
+        near, far = away[depth == _RIM // 2], away[depth == _RIM]
+        if not len(near) or not len(far):
+            continue
+        # A highlight goes on fading into the object; beyond the rim of a hole there is the object at once.
+        edge = float(np.median(near))
+        found[label] = edge >= 3 * reach and edge >= _PLATEAU * float(np.median(far))
     return found
+
+
+def _peel(distance: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """An object without its halo: soft generators and scalers let it fade out into the ground.
+
+    Pixels at its outside go, one layer after the other, while they are faint beside what lies a few pixels further in.
+    Pale parts stay, as they are no fainter than what is behind them.
+    """
+    scale = max(1.0, min(mask.shape) / 256)
+    probe = min(round(4 * scale), 12)
+    circle = {(round(probe * np.sin(turn)), round(probe * np.cos(turn))) for turn in np.arange(16) * np.pi / 8}
+    mask = mask.copy()
+    for _ in range(round(_HALO * scale)):
+        depth = _depths(mask, probe)
+        rows, columns = np.nonzero(depth == 1)
+        total, count = np.zeros(len(rows), np.float32), np.zeros(len(rows), np.float32)
+        for down, right in sorted(circle):
+            there = _inside(rows + down, columns + right, mask.shape)
+            inner = depth[there] > probe // 2
+            total += np.where(inner, distance[there], 0)
+            count += inner
+        faint = distance[rows, columns] * count < _FAINT * total
+        mask[rows[faint], columns[faint]] = False
+        if faint.sum() <= 0.01 * len(rows):
+            break
+    return mask
 
 
 def _without_specks(mask: np.ndarray) -> np.ndarray:

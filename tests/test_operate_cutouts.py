@@ -53,12 +53,12 @@ def toys(folder: Path, **settings: Any) -> Production:
     return Production(folder, settings={**plain, **settings})
 
 
-def run(made: Production, generator: type[Discs] = Discs, **options: Any) -> Any:
+def run(made: Production, generator: type[Discs] = Discs, *, publish_now: bool = False) -> Any:
     job = made.job()
     engines = load_engines(job)
     return made.run(
         engines=Engines(generator(job.model), engines.judge, engines.upscaler, segmenter=engines.segmenter),
-        publish_now=False, **options,
+        publish_now=publish_now,
     )  # fmt: skip
 
 
@@ -89,6 +89,19 @@ def test_the_chosen_are_cut_out(tmp_path: Path) -> None:
         assert (rgba[0, 0, 3], rgba[48, 48, 3]) == (0, 255)
         assert picture(made, variant.master)[..., 3].min() == 255
         assert made.requests()[variant.request_key].request.seed % 2 == 0
+
+
+def test_the_cutout_is_published(tmp_path: Path) -> None:
+    """What a transparent rendition shows is the cut-out, and the catalog names it beside the master."""
+    made = toys(tmp_path)
+    assert run(made, publish_now=True)["exit_code"] == 0
+    entries = list(made.catalog.iter_entries())
+    assert {e.cutout for e in entries} == {v.cutout for v in variants(made).values()}
+    for entry in entries:
+        (file,) = entry.renditions
+        alpha = decode(made.store.get(file.object_key), alpha=True)[..., 3]
+        assert (alpha.min(), alpha.max()) == (0, 255)
+    assert made.states() == {"unchanged": 4}
 
 
 def test_why_a_cropped_one_lost(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from assetmill.config import Config
 from assetmill.curate.gates import Verdict
 from assetmill.intake.pins import variant_key
 from assetmill.intake.plan import AssetPlan
+from assetmill.operate.cutouts import open_cutter
 from assetmill.operate.settle import Group, Item, Settled, settle
 from assetmill.operate.stages import Stages
 from assetmill.records import (
@@ -214,6 +215,23 @@ def test_banned_pictures_are_never_chosen(store: FolderStore) -> None:
     assert one.items[1].blob is not None
     (variant,) = variants(end(store, [one], banned_blobs={one.items[1].blob.result()}))
     assert variant.score == 0.1
+
+
+def test_bad_cutouts(store: FolderStore) -> None:
+    """A picture that cannot be cut out gives its place to the next one, but an approved one stays, without cut-out."""
+    channels = {"game": {"renditions": [{"name": "icon", "ground": "transparent"}]}}
+    settings = config(publish={"channels": channels})
+    cutter = open_cutter(settings, None)
+    record = outcome(end(store, [group("a", [0.1, 0.9])], settings, cutter=cutter))
+    assert (record.status, record.reason) == ("exhausted", "none of 2 candidates passed: 2 × bad cut-out")
+    one = group("a", [0.1, 0.9])
+    assert one.items[0].blob is not None
+    one.items[0].pinned, one.pinned = True, (one.items[0].blob.result(),)
+    settled = end(store, [one], settings, cutter=cutter)
+    (variant,) = variants(settled)
+    assert (variant.score, variant.cutout, variant.cutter) == (0.1, "", "")
+    failed = [r for r in write(settled) if isinstance(r, GateRecord) and not r.passed]
+    assert [(r.gate, r.stage) for r in failed] == [("cutout-ground", "variant")]
 
 
 # --- what is said of an asset -------------------------------------------------------------------------------

@@ -74,6 +74,7 @@ class Drafts:
             request_key=variant.request_key,
             blob=variant.blob,
             master=variant.master,
+            cutout=variant.cutout,
             media_type=variant.master_media_type,
             width=variant.master_width,
             height=variant.master_height,

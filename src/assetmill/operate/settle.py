@@ -169,9 +169,11 @@ class Settled:
         else:
             master = written[item.key]
             height, width = self.masters[item.key].shape[:2]
-        cutout, cutter = (old.cutout, old.cutter) if old is not None else ("", "")
+        cutout, cutter = "", ""
         if item.key in self.cutouts:
             cutout, cutter = cut[item.key], self.cutter_key
+        elif old is not None and self.cutter_key in ("", old.cutter):
+            cutout, cutter = old.cutout, old.cutter
         return VariantRecord(
             key, item.plan.asset.id, item.key, blob, rank, item.score, master, self.media_type, width, height,
             "none" if _stays_as_it_is(item) else self.upscaler_key, cutout, cutter,
@@ -253,7 +255,12 @@ def settle(
             refused.update(dict.fromkeys(_cut(uncut, cutter, stages, settled), BAD_CUTOUT))
         waiting = []
         for choice in settled.choices:
-            mine = {i.key: refused[i.key] for i in choice.chosen if i.key in refused}
+            # What a person approved stays without a cut-out: its other files leave, and publishing says which don't.
+            mine = {
+                i.key: refused[i.key]
+                for i in choice.chosen
+                if i.key in refused and not (i.pinned and refused[i.key] == BAD_CUTOUT)
+            }
             if mine:
                 choice.refused |= mine
                 waiting.append(choice)

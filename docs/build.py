@@ -36,6 +36,8 @@ MEANINGS: Mapping[str, str] = {
     "store": "Where everything is kept.",
     "publish": "What leaves, and under which names.",
     "review": "What people are offered who decide about pictures.",
+    "licences": "Which licences weights may have.",
+    "retention": "How long `assetmill gc` keeps what nothing needs.",
     "run": "Chunks, threads and budgets.",
     "schedule": "When `flows/nightly.py` starts a run.",
     "model.operation": "What the engine is asked to do, where the row does not say.",
@@ -73,7 +75,7 @@ SECTIONS = (
     "", "sheet", "prompts", "model", "model.adapters", "references", "judge", "judge.combine", "gates",
     "gates.safety", "select", "cut", "upscale", "cutout", "cutout.gates", "store", "publish",
     "publish.provenance", "publish.credentials", "publish.feeds", "publish.channels", "publish.channels.renditions",
-    "publish.channels.atlas",
+    "publish.channels.atlas", "licences", "retention",
     "review", "run", "run.budget", "schedule",
 )  # fmt: skip
 

@@ -12,6 +12,7 @@ import pytest
 
 from assetmill import cli
 from productions import Production, rows
+from storage_samples import damage
 
 Say = Callable[..., tuple[int, Any]]
 
@@ -98,3 +99,26 @@ def test_bad_input(say: Say, arguments: tuple[object, ...], message: str) -> Non
     code, said = say(*arguments)
     assert code == 2
     assert message in said["problems"][0]
+
+
+def test_gc(toys: Production, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`assetmill gc` lists; with --delete it deletes; with damage it says so and exits with 1."""
+    toys.change(retention={"losers": 0, "grace_hours": 0})
+
+    def gc(*options: str) -> tuple[int, dict[str, Any]]:
+        texts = ["gc", str(toys.path), *options, "--json"]
+        monkeypatch.setattr(sys, "argv", ["assetmill", *texts])
+        capfd.readouterr()
+        code = cli.run_command(lambda: cli.app(texts, standalone_mode=False))
+        return code, json.loads(capfd.readouterr().out)
+
+    code, found = gc()
+    assert (code, found["deleted"], found["objects"]) == (0, False, 2)
+    assert [(s["kind"], len(s["keys"])) for s in found["sweeps"]] == [("losers", 2)]
+    assert all(toys.store.stat(key) for key in found["sweeps"][0]["keys"])
+    code, found = gc("--delete")
+    assert (code, found["deleted"], found["objects"]) == (0, True, 2)
+    assert not any(toys.store.stat(key) for key in found["sweeps"][0]["keys"])
+    assert gc()[1]["objects"] == 0
+    damage(toys.store.root / next(toys.store.list("records/")).key)
+    assert gc()[0] == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,9 @@ from assetmill.deliver.picture import decode
 from assetmill.operate import match
 from assetmill.operate.atlases import copy_atlas, write_atlases
 from assetmill.operate.feeds import write_feed_file, write_feeds
+from assetmill.operate.gc import collect
 from assetmill.operate.outlets import write_outlets
+from assetmill.operate.recall import recall
 from assetmill.records import InputError
 from assetmill.storage.folder import FolderStore
 from productions import NAME, Production, rows
@@ -250,3 +253,42 @@ def test_what_was_taken_back_leaves_the_outlets(production: Production) -> None:
     done = CliRunner().invoke(app, ["catalog", "rollback", config, "1", "--json"])
     assert done.exit_code == 0, done.output
     assert feed(production.store, "all")[0]["version"] == production.catalog.latest() == 3
+
+
+def test_a_recall_lists_what_shows_it(production: Production) -> None:
+    """The list of a recall has the sheets, the data and the feeds, also those of older nights, and no others."""
+    production.sheet[0]["colour"] = "green"
+    production.write_sheet()
+    production.run()
+    store = production.store
+    of_both = recall(store, NAME, "asset", "003", dry_run=True, base_url="https://cdn.example.com")
+    keys = {t.key for t in of_both.takedown if t.kind == "outlet"}
+    every = {i.key for p in ("feeds/", "atlases/") for i in store.list(p)}
+    assert keys == {k for k in every if not k.endswith(("latest.json", ".layout.json"))}
+    assert all(t.url == f"https://cdn.example.com/{t.key}" for t in of_both.takedown)
+    live = {t.key for t in of_both.takedown if t.live and t.kind == "outlet"}
+    assert live < keys
+    assert feed(store, "all")[0]["key"] in live
+    assert not any(t.kind == "outlet" for t in recall(store, NAME, "asset", "nobody").takedown)
+    recall(store, NAME, "asset", "003")
+    write_outlets(store, read_config(production.path), production.catalog)
+    again = recall(store, NAME, "asset", "003")
+    assert not any(t.live for t in again.takedown), "the newest no longer show it"
+    assert keys - {t.key for t in again.takedown} == {feed(store, n)[0]["address"] for n in ("all", "shop")}
+
+
+def test_replaced_outlets_go(production: Production) -> None:
+    """`gc` lets go of what was replaced long ago, and never of what is current."""
+    first = {i.key for p in ("feeds/", "atlases/") for i in production.store.list(p)}
+    production.sheet[0]["colour"] = "green"
+    production.write_sheet()
+    production.run()
+    config = read_config(production.path)
+    collect(production.store, config, delete=True, now=time.time() + 50 * 86_400)
+    assert first < {i.key for p in ("feeds/", "atlases/") for i in production.store.list(p)}
+    found = collect(production.store, config, delete=True, now=time.time() + 100 * 86_400)
+    (gone_now,) = [s.keys for s in found.sweeps if s.kind == "outlets"]
+    assert set(gone_now) < first
+    before = {i.key: i.version for p in ("feeds/", "atlases/") for i in production.store.list(p)}
+    assert write_outlets(production.store, config, production.catalog).problems == []
+    assert {i.key: i.version for p in ("feeds/", "atlases/") for i in production.store.list(p)} == before

@@ -15,6 +15,7 @@ from assetmill.operate.recall import VERSIONS_LOCK, hold_versions, recall, resol
 from assetmill.records import InputError
 from assetmill.storage.bans import Ban, ban, lift, open_bans
 from assetmill.storage.catalog import Catalog, CatalogHeld
+from assetmill.storage.decisions import Draft, decide
 from assetmill.storage.folder import FolderStore
 from productions import NAME, Production, rows
 from storage_samples import Died, entry, sha
@@ -132,6 +133,48 @@ def test_recall_of_every_picture_of_an_asset(toys: Production) -> None:
     toys.change(gates={"regenerate": 0.4})
     report = toys.run()
     assert (report["pictures"], report["outcomes"]) == (1, {"chosen": 3})
+
+
+def approve(toys: Production, asset_id: str, blob: str) -> None:
+    decide(toys.store, NAME, Draft(asset_id=asset_id, kind="approve", by="ann", blob=blob), seen=0)
+
+
+def test_recall_of_a_reviewer(toys: Production) -> None:
+    """Approvals of that person count for nothing: the asset is chosen by rank again, and pinned again after a lift."""
+    toys.run()
+    best = toys.catalog.show("001")[0].blob
+    other = next(c.blob for c in toys.index.history(["001"])["001"].candidates.values() if c.blob != best)
+    approve(toys, "001", other)
+    toys.run()
+    (entry_of,) = toys.catalog.show("001")
+    assert (entry_of.blob, entry_of.reviewer) == (other, "ann")
+    assert take_back(toys, "reviewer", "ann").assets == ("001",)
+    assert toys.run()["pictures"] == 0
+    (entry_of,) = toys.catalog.show("001")
+    assert (entry_of.blob, entry_of.reviewer) == (best, "")
+    assert toys.states() == {"unchanged": 3}
+    lift_all(toys)
+    toys.run()
+    assert toys.catalog.show("001")[0].blob == other
+
+
+def test_approved_pictures_are_no_way_around(toys: Production) -> None:
+    """An approved picture stays when its template leaves the config; a ban on the template takes it all the same."""
+    toys.templates = {"main.j2": toys.templates["main.j2"], "other.j2": OTHER}
+    toys.write()
+    toys.run()
+    history = toys.index.history(["001"])["001"]
+    key = next(r.key for r in history.requests.values() if r.template == "other")
+    approve(toys, "001", history.candidates[key].blob)
+    toys.change(prompts={"templates": ["main.j2"]})
+    toys.run()
+    assert toys.catalog.show("001")[0].template == "other"
+    found = take_back(toys, "template", "other.j2")
+    assert found.ban is not None
+    assert found.ban.assets == ("001",)
+    toys.run()
+    assert toys.catalog.show("001")[0].template == "main"
+    assert toys.states() == {"unchanged": 3}
 
 
 def test_a_candidate_nobody_published(toys: Production) -> None:

@@ -384,8 +384,8 @@ class ScoreRecord:
 
 @dataclass(frozen=True, slots=True)
 class FailureRecord:
-    """A request that gave no image, or lost it. `kind`: `poison` is not tried again, `transient` is, by the next run;
-    `lost` says that the stored picture is gone or damaged, so that the next candidate record counts.
+    """A request that gave no image, or lost it. `kind`: `poison` is not tried again, `transient` is; `lost`: the bytes
+    are gone or damaged, the next candidate counts; `expired`: they were let go, none is made again or chosen.
     """
 
     record: ClassVar[str] = "failure"

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from assetmill import __version__
-from assetmill.cli import decisions, making, review, tools
+from assetmill.cli import decisions, making, review, taking_back, tools
 from assetmill.cli.catalog import catalog_app
 from assetmill.cli.models import models_app
 from assetmill.cli.runs import runs_app
@@ -32,6 +32,7 @@ making.add_to(app)
 review.add_to(app)
 tools.add_to(app)
 decisions.add_to(app)
+app.command("gc")(taking_back.gc)
 for name, group in (("catalog", catalog_app), ("runs", runs_app), ("eval", tools.eval_app), ("models", models_app)):
     app.add_typer(group, name=name)
 

@@ -1,4 +1,4 @@
-"""Commands that find, take back and give back what was published. They belong to `assetmill catalog`."""
+"""Commands that find, take back, give back and let go. All but `gc` belong to `assetmill catalog`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from assetmill.cli.shared import (
     stderr_console,
     who,
 )
-from assetmill.operate.exits import print_json
+from assetmill.operate.exits import SOME_FAILED, print_json
 
 if TYPE_CHECKING:
     from assetmill.operate.query import Found
@@ -88,7 +88,7 @@ def recall(
         "problems of outlets": outlets.problems,
     }
     print_facts("would be recalled" if dry_run else "recalled", facts, as_json)
-    rows = [(t.asset_id, t.rank, "live" if t.live else "before", t.url or t.key) for t in found.takedown]
+    rows = [(t.asset_id, t.rank or "", "live" if t.live else "before", t.url or t.key) for t in found.takedown]
     _print_table("to take down", ("asset", "rank", "shown", "file"), rows)
 
 
@@ -195,3 +195,27 @@ def _print_table(title: str, names: tuple[str, ...], rows: list[tuple[Any, ...]]
 def add_to(catalog_app: typer.Typer) -> None:
     for command in (recall, lift, bans, query):
         catalog_app.command(command.__name__)(command)
+
+
+def gc(
+    config: ConfigPath,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete it; without this only list it.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List what `retention` lets go of (pictures not chosen, old versions and runs, orphans), or delete it."""
+    from assetmill.config import read_config
+    from assetmill.operate.gc import collect
+    from assetmill.storage.store import open_store
+
+    settings = read_config(config)
+    store = open_store(settings.store, settings.store_url, read_only=not delete)
+    found = collect(store, settings, delete=delete)
+    if as_json:
+        print_json(found.as_json())
+    else:
+        rows = [(s.kind, len(s.keys), f"{s.size / 2**20:.1f} MiB", s.why) for s in found.sweeps]
+        _print_table("deleted" if delete else "may be deleted", ("what", "objects", "size", "why"), rows)
+        for problem in found.problems:
+            stderr_console().print(f"left alone: {problem}", markup=False)
+    if found.problems:
+        raise typer.Exit(SOME_FAILED)

@@ -22,11 +22,13 @@ from assetmill.config.engines import (
 )
 from assetmill.config.feeds import FeedConfig
 from assetmill.config.intake import PromptsConfig, ReferencesConfig, Setting, SheetConfig
+from assetmill.config.licences import LicencesConfig
 from assetmill.config.operation import BudgetConfig, RunConfig, ScheduleConfig
 from assetmill.config.production import Config
 from assetmill.config.provenance import CredentialsConfig, ProvenanceConfig
 from assetmill.config.reading import ENVIRONMENT_PREFIX, config_schema, find_base, read_config
 from assetmill.config.renditions import RenditionConfig
+from assetmill.config.retention import RetentionConfig
 from assetmill.config.review import ReviewConfig
 
 __all__ = [
@@ -46,12 +48,14 @@ __all__ = [
     "GatesConfig",
     "JudgeConfig",
     "JudgePartConfig",
+    "LicencesConfig",
     "ModelConfig",
     "PromptsConfig",
     "ProvenanceConfig",
     "PublishConfig",
     "ReferencesConfig",
     "ReviewConfig",
+    "RetentionConfig",
     "RunConfig",
     "SafetyConfig",
     "ScheduleConfig",

@@ -14,7 +14,9 @@ from assetmill.config.cutouts import CutoutConfig
 from assetmill.config.delivery import PublishConfig, StoreConfig
 from assetmill.config.engines import JudgeConfig, ModelConfig, UpscaleConfig
 from assetmill.config.intake import PromptsConfig, ReferencesConfig, SheetConfig
+from assetmill.config.licences import LicencesConfig
 from assetmill.config.operation import RunConfig, ScheduleConfig
+from assetmill.config.retention import RetentionConfig
 from assetmill.config.review import ReviewConfig
 
 
@@ -44,6 +46,8 @@ class Config(Section):
     store: StoreConfig = StoreConfig()
     publish: PublishConfig = PublishConfig()
     review: ReviewConfig = ReviewConfig()
+    licences: LicencesConfig = LicencesConfig()
+    retention: RetentionConfig = RetentionConfig()
     run: RunConfig = RunConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     base: Path = Field(Path(), exclude=True, description="Folder that relative paths resolve against.")

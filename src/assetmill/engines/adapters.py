@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from assetmill.engines.folders import PICKLES, hash_files, safetensors_header
+from assetmill.engines.folders import PICKLES, hash_files, read_card, safetensors_header
 from assetmill.engines.protocols import EngineError, Part
 from assetmill.records import Adapter, InputError, Problem
 
@@ -75,6 +75,23 @@ def resolve_lora(
             "choose a LoRA that was trained on this model's family, or another model",
         )
     return Part("lora", file.stem, str(file), found, weight)
+
+
+def part_licence(part: Part) -> str:
+    """The licence that weights beside a model name themselves; empty where they say nothing.
+
+    Files say it in their safetensors metadata as `modelspec.license` (https://github.com/Stability-AI/ModelSpec),
+    folders in their model card.
+    """
+    path = Path(part.path)
+    if path.is_dir():
+        card = read_card(path)
+        return str(card.get("license_name") or card.get("license") or "")
+    try:
+        told = safetensors_header(path).get("__metadata__", {})
+    except (OSError, ValueError, KeyError, TypeError, UnicodeDecodeError):
+        return ""  # whoever loads it says what is wrong with it
+    return str(told.get("modelspec.license") or told.get("license") or "")
 
 
 def lora_layers(header: Mapping[str, Any]) -> dict[str, tuple[Shape, Shape]]:

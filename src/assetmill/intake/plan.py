@@ -433,6 +433,7 @@ def summarise_plan(plan: Plan, config: Config, rates: Rates, *, num_samples: int
         **plan.counts(),
         "assets": len(plan.assets),
         "bad_rows": len(plan.bad_rows),
+        "bans": dict(Counter(a.reason for a in plan.assets if a.state == "banned").most_common(10)),
         "candidates": candidates,
         "candidates_max": candidates + extra,
         "upscales": upscales,

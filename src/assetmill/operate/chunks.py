@@ -10,9 +10,10 @@ from assetmill.config import Config
 from assetmill.intake.pins import place_of
 from assetmill.intake.plan import AssetPlan, Base, extra_budget, requests_of
 from assetmill.operate.settle import Group, Item
-from assetmill.records import CandidateRecord, Prompt
+from assetmill.records import CandidateRecord, FailureRecord, Prompt
 from assetmill.storage.index import AssetHistory
 from assetmill.storage.reviews import Place
+from assetmill.storage.segments import EXPIRED, LOST
 
 
 class Histories(Protocol):
@@ -165,10 +166,16 @@ def items_of(group: Group, prompt: Prompt, base: Base, config: Config, indices: 
 
 
 def _sort_in(item: Item, history: AssetHistory | None, found: Found, config: Config, force: bool) -> None:
-    """Puts an item where it belongs: made before, failed for good, cut mid-way, or to be made."""
+    """Puts an item where it belongs: made before, expired, failed for good, cut mid-way, or to be made."""
     candidate = history.candidates.get(item.key) if history else None
     failure = history.failures.get(item.key) if history else None
-    if candidate is not None:
+    if candidate is not None and failure is not None and failure.kind == EXPIRED:
+        if force:
+            item.failures = [FailureRecord(item.key, LOST, "its picture had expired")]
+            found.missing.append(item)
+        else:
+            item.stored, item.barred = True, "expired"
+    elif candidate is not None:
         found.earlier.append((item, candidate))
     elif failure is not None and failure.kind == "poison" and not force:
         item.failures, item.stored = [failure], True

@@ -17,6 +17,7 @@ from assetmill.intake.prompts import PromptBook, flag_long_prompts, load_templat
 from assetmill.intake.sheet import Sheet, read_assets, read_sheet_file
 from assetmill.operate.cutouts import cutter_key, resolve_cutouts
 from assetmill.operate.drafts import Terms
+from assetmill.operate.licences import check_licences, declare
 from assetmill.operate.naming import check_name_pattern
 from assetmill.operate.overrides import Wishes, wishes_of
 from assetmill.operate.press import foresee_refusals, open_channels, publishing_key
@@ -214,6 +215,8 @@ def open_job(
     if uncut:
         message = "candidates of {0.id} ({0.family}) cannot be cut mid-way"
         raise InputError([Problem(message.format(s), "remove cut.at", str(path), column="cut.at") for s in uncut])
+    upscaler = declare(resolve_upscaler(config.upscale, config.resolve), config.licences)
+    check_licences(config, recipes.specs, upscaler)
     unknown = sorted(set(only) - {a.id for a in sheet.assets})
     if unknown:
         raise InputError(
@@ -221,7 +224,7 @@ def open_job(
         )
     return Job(
         path, config, store, sheet, sheet_data, book, recipes, resolve_judge(config.judge, config.resolve),
-        resolve_upscaler(config.upscale, config.resolve), open_index(store, config.name),
+        upscaler, open_index(store, config.name),
         open_catalog(store, config.name), decisions, wishes, frozenset(only), limit, force,
         resolve_safety(config.gates.safety, config.resolve), open_bans(store, config.name),
         resolve_cutouts(config),

@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _SHOWN = ("asset_id", "rank", "template", "model", "revision", "licence", "reviewer", "score", "object_key",
-          "renditions")  # fmt: skip
+          "renditions", "master")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """A variant that was asked for, and its files. `versions` are the first and last catalog version that show it.
 
-    `live` says whether the newest version does. `urls` stand beside `files`, empty without a public address.
+    `live` says whether the newest version does. `urls` stand beside `files`, empty without a public address; `hashes`
+    are the SHA-256 of its master and of its pictures' files.
     """
 
     asset_id: str
@@ -41,6 +42,7 @@ class Found:
     live: bool
     files: tuple[str, ...]
     urls: tuple[str, ...] = ()
+    hashes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -111,11 +113,14 @@ def _has(text: Mapping[str, Any], columns: Mapping[str, Sequence[Any]]) -> bool:
 
 
 def _found(row: Mapping[str, Any], versions: Sequence[int], newest: int, base_url: str) -> Found:
-    files = files_of(row["object_key"] or "", json.loads(row["renditions"] or "[]"))
-    values = {name: row[name] or "" for name in _SHOWN if name not in ("rank", "score", "object_key", "renditions")}
+    renditions = json.loads(row["renditions"] or "[]")
+    files = files_of(row["object_key"] or "", renditions)
+    plain = ("asset_id", "template", "model", "revision", "licence", "reviewer")
     return Found(
-        **values, rank=row["rank"], score=row["score"], versions=(min(versions), max(versions)),
-        live=newest in versions, files=files, urls=tuple(public_url(base_url, key) for key in files if base_url),
+        **{name: row[name] or "" for name in plain}, rank=row["rank"], score=row["score"],
+        versions=(min(versions), max(versions)), live=newest in versions, files=files,
+        urls=tuple(public_url(base_url, key) for key in files if base_url),
+        hashes=tuple(filter(None, [row["master"], *(r.get("sha256") for r in renditions)])),
     )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from assetmill.engines.registry import check_request, check_settings, count_toke
 from assetmill.intake.plan import AssetPlan, requests_of
 from assetmill.operate.adapter_files import keep_adapter
 from assetmill.operate.inputs import CALLED, IMAGE_SETTINGS, IMAGES, Inputs
+from assetmill.operate.licences import declare
 from assetmill.records import Adapter, Asset, EngineOverrides, InputError, Problem, Prompt, Request
 from assetmill.storage.store import Store
 
@@ -61,7 +62,7 @@ def open_recipes(config: Config, store: Store, assets: Sequence[Asset]) -> Recip
     problems: list[Problem] = []
     for name, section in sections.items():
         try:
-            specs[name] = resolve_model(_checkable(config, section), config.resolve)
+            specs[name] = declare(resolve_model(_checkable(config, section), config.resolve), config.licences)
         except InputError as error:
             problems += [_in_section(p, name) for p in error.problems]
         problems += _unused_images(config, name, section)

@@ -70,7 +70,7 @@ class Item:
     passed: bool = False
     refused: str = ""
     barred: str = ""
-    """Why it is not to be chosen although it was made, in a word: recalled, rejected by a person."""
+    """Why it is not to be chosen although it was made, in a word: recalled, expired, rejected by a person."""
     pinned: bool = False
     """True where a person approved it: it is read back, never made again, and stands whatever the gates say now."""
     verdicts: list[Verdict] = field(default_factory=list)

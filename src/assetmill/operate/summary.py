@@ -31,6 +31,8 @@ def show_plan(console: Console, summary: Mapping[str, Any], model: str, store_ur
     console.print(facts_table("work", facts))
     for remark in summary.get("refused_files", ()):
         console.print(remark, style="yellow", markup=False, highlight=False)
+    if summary["bans"]:
+        console.print(make_table("banned", ("assets", "why"), [(n, why) for why, n in summary["bans"].items()]))
     for sample in summary["samples"]:
         flags = f" [{', '.join(sample['flags'])}]" if sample["flags"] else ""
         console.print(f"{sample['asset']}: {sample['positive']}{flags}", style="dim", markup=False, highlight=False)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from assetmill.records import InputError, Problem, Request, content_key
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 KINDS = ("model", "adapter", "licence", "template", "asset", "reviewer", "blob")
 """By what can be taken back. In values of `model`, `licence` and `template` a `*` stands for any text."""
 
-ROW_COLUMNS = (
-    "asset_id", "template", "engine", "model", "revision", "licence", "reviewer", "blob", "master", "upscaler",
-    "request",
-)  # fmt: skip
-"""Columns of a catalog that bans look at; `request` holds the hashes of adapters and reference pictures."""
+_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "model": ("engine", "model", "revision", "upscaler"), "adapter": ("request",), "licence": ("licence",),
+    "template": ("template",), "asset": ("asset_id",), "reviewer": ("reviewer",), "blob": ("blob", "master", "request"),
+}  # fmt: skip
+"""Columns of a catalog that bans of a kind look at; `request` holds the hashes of adapters and reference pictures."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -42,9 +42,10 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class Ban:
     """One thing taken back: `value` of a kind (see KINDS), by whom, when (ISO 8601, UTC) and why.
 
-    `blobs` are the hashes of pictures that a ban of kind `blob` is about: the value, and where that is a published file
-    or a master, the candidate it was made from. `assets` are the ids of assets whose pictures these are: their choice
-    is made again.
+    `blobs` are hashes of pictures it is about. Of a ban of kind `blob` they are the value, and where that is a
+    published file or a master, the candidate it was made from; of others the pictures it covers that people had
+    approved, which no longer are the choice of their assets. `assets` are the ids of those assets: their choice is
+    made again.
     """
 
     id: str
@@ -123,23 +124,23 @@ class Bans:
         """Why an entry may not be published, or an empty text."""
         if not self.bans:
             return ""
-        row = {name: getattr(entry, name) for name in ROW_COLUMNS if name != "request"}
-        return self._of_row(row, json.dumps(entry.request, default=str))
+        row = {name: [getattr(entry, name)] for name in self.row_columns if name != "request"}
+        return self._of_rows({**row, "request": [json.dumps(entry.request, default=str)]}, 1)[0]
 
     def reasons(self, table: pa.Table) -> list[str]:
         """The reason for every row of a catalog's table that holds `row_columns`, or an empty text."""
-        if not self.bans:
-            return [""] * table.num_rows
-        requests = table["request"].to_pylist() if "request" in table.column_names else [""] * table.num_rows
-        rows = table.select([n for n in table.column_names if n != "request"]).to_pylist()
-        return [self._of_row(row, request or "") for row, request in zip(rows, requests, strict=True)]
+        return self._of_rows({n: table[n].to_pylist() for n in self.row_columns}, table.num_rows)
 
     @property
     def row_columns(self) -> list[str]:
         """The columns that `reasons` needs for these bans."""
-        return [n for n in ROW_COLUMNS if n != "request" or self._in_requests]
+        return list(dict.fromkeys(name for kind in KINDS if kind in self._kinds for name in _COLUMNS[kind]))
 
     # --- inside -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _kinds(self) -> frozenset[str]:
+        return frozenset(ban.kind for ban in self.bans)
 
     @cached_property
     def _exact(self) -> dict[tuple[str, str], Ban]:
@@ -185,16 +186,24 @@ class Bans:
     def _of_model(self, engine: str, model: str, revision: str) -> str:
         return self._any("model", model, f"{engine}/{model}", revision, f"{model}@{revision}")
 
-    def _of_row(self, row: Mapping[str, Any], request: str) -> str:
-        found = self._of_model(row["engine"] or "", row["model"] or "", row["revision"] or "")
-        found = found or self._any("model", row["upscaler"] or "")
-        for kind, column in (
-            ("asset", "asset_id"), ("template", "template"), ("licence", "licence"), ("reviewer", "reviewer"),
-            ("blob", "blob"), ("blob", "master"),
-        ):  # fmt: skip
-            found = found or self._any(kind, row[column] or "")
-        if request and not found:
-            found = next((str(ban) for sha256, ban in self._in_requests.items() if sha256 in request), "")
+    def _of_rows(self, columns: Mapping[str, Sequence[str | None]], num_rows: int) -> list[str]:
+        """The reasons for rows, given the values of each column. Asks only about kinds that there are bans of."""
+        found = [""] * num_rows
+
+        def ask(names: Sequence[str], question: Callable[..., str]) -> None:
+            for n, values in enumerate(zip(*(columns[name] for name in names), strict=True)):
+                if not found[n]:
+                    found[n] = question(*(value or "" for value in values))
+
+        if "model" in self._kinds:
+            ask(("engine", "model", "revision"), self._of_model)
+            ask(("upscaler",), partial(self._any, "model"))
+        for kind in self._kinds - {"model", "adapter", "blob"}:
+            ask(_COLUMNS[kind], partial(self._any, kind))
+        if "blob" in self._kinds:
+            ask(("blob", "master"), partial(self._any, "blob"))
+        if hashes := self._in_requests:
+            ask(("request",), lambda text: next((str(ban) for sha256, ban in hashes.items() if sha256 in text), ""))
         return found
 
 
@@ -244,7 +253,7 @@ def ban(
         )
     if kind == "blob" and not _SHA256.fullmatch(value):
         raise InputError(Problem("a picture is named by 64 hex digits", "give the SHA-256 of its bytes", value=value))
-    hashes = tuple(sorted({value, *blobs})) if kind == "blob" else ()
+    hashes = tuple(sorted({value, *blobs} if kind == "blob" else {*blobs}))
     for old in open_bans(store, config_name).bans:
         if (old.kind, old.value) == (kind, value) and {*hashes} <= {*old.blobs} and {*assets} <= {*old.assets}:
             return old

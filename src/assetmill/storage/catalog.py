@@ -116,6 +116,11 @@ class Catalog:
             way_out="or go back to a whole version with `assetmill catalog rollback CONFIG`",
         )
 
+    @property
+    def table(self) -> VersionedTable:
+        """The versions of the catalog, for whoever lets old ones go."""
+        return self._table
+
     # --- reading ---
 
     def latest(self) -> int:

@@ -41,7 +41,7 @@ from assetmill.storage.parallel import map_ahead
 from assetmill.storage.segments import LOST, Fact, Segment, facts_of, read_segment, write_segment
 from assetmill.storage.spill import Spill
 from assetmill.storage.store import CorruptObject, MissingObject, Store
-from assetmill.storage.table import SHARD_ROWS, Conflict, Manifest, VersionedTable, put_content
+from assetmill.storage.table import SHARD_ROWS, Conflict, Manifest, MissingVersion, VersionedTable, put_content
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -108,6 +108,11 @@ class Index:
     # --- what is there ---
 
     @property
+    def table(self) -> VersionedTable:
+        """The versions of the index, for whoever lets old ones go."""
+        return self._table
+
+    @property
     def version(self) -> int:
         """The version that this snapshot stands on; 0 for none."""
         return self._manifest.version
@@ -137,6 +142,22 @@ class Index:
         names = {asset_key(asset_id): asset_id for asset_id in asset_ids}
         rows = self._rows(names)
         return {asset_id: history_of(rows.get(key, {}).values()) for key, asset_id in names.items()}
+
+    def histories(self) -> Iterator[tuple[str, AssetHistory]]:
+        """Every asset's id and history, some hundred in memory at a time."""
+        with self._lock:
+            names: set[str] = set()
+            for table in self._table.iter_shards(self._manifest, ["asset_key"]):
+                names.update(table["asset_key"].to_pylist())
+            names.update(name for segment in self._tail() for name in segment.asset_keys)
+        ordered = sorted(names)
+        for start in range(0, len(ordered), _ASSETS_AT_ONCE):
+            for rows in self._rows(ordered[start : start + _ASSETS_AT_ONCE]).values():
+                history = history_of(rows.values())
+                said = [*history.requests.values(), *history.variants.values(), history.outcome]
+                asset_id = next((record.asset_id for record in said if record is not None), None)
+                if asset_id is not None:
+                    yield asset_id, history
 
     def find(self, request_keys: Collection[str]) -> dict[str, AssetHistory]:
         """The records of single requests, by request key (hex), whichever asset they were made for."""
@@ -273,6 +294,8 @@ class Index:
                 self._manifest: Manifest = self._table.manifest(version)
                 self._included = self._read_list(self._manifest)
                 break
+            except MissingVersion:
+                pass  # it expired, or does so at this moment
             except CorruptObject as error:
                 self.problems.append(str(error))
         self._list_pending()

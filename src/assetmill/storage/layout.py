@@ -176,6 +176,14 @@ def thumbnail_path(sha256: str) -> str:
     return f"thumbnails/{sha256[:2]}/{sha256}.webp"
 
 
+def feeds_prefix(config: str) -> str:
+    return f"feeds/{_config(config)}/"
+
+
+def atlases_prefix(config: str) -> str:
+    return f"atlases/{_config(config)}/"
+
+
 def lock_path(config: str, purpose: str = "") -> str:
     """Key of a config's lock: that of its runs, or the one for another purpose."""
     return f"locks/{_config(config)}{'.' + _config(purpose) if purpose else ''}.json"

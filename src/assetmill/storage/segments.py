@@ -31,6 +31,9 @@ from assetmill.records import (
 from assetmill.storage.layout import segment_path
 from assetmill.storage.store import CorruptObject, MissingObject, Store
 
+EXPIRED = "expired"
+"""The kind of a FailureRecord that says that a candidate's blob was let go: it counts as made and cannot be chosen."""
+
 LOST = "lost"
 """The kind of a FailureRecord that voids a candidate whose blob is gone or damaged: the next one made counts."""
 

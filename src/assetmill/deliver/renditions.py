@@ -187,7 +187,8 @@ def _scale_weighted(master: np.ndarray, placed: Placement) -> np.ndarray:
     planes = _planes(part)
     planes[:3] *= planes[3]
     method = Image.Resampling.LANCZOS
-    scaled = np.stack([Image.fromarray(plane).resize(placed.size, method, box, _GAP) for plane in planes])
+    images = [Image.fromarray(plane).resize(placed.size, method, box, _GAP) for plane in planes]
+    scaled = np.stack([np.asarray(image) for image in images])
     scaled[:3] /= np.maximum(scaled[3], 0.5)  # what is fainter is rounded to nothing
     return _pixels(scaled)
 

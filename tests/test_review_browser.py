@@ -164,7 +164,9 @@ def test_pictures_are_compared_side_by_side(window: Window, desk: Desk) -> None:
     box = window.page.locator(".pane-stage").first.bounding_box()
     window.page.mouse.move(box["x"] + 50, box["y"] + 50)
     window.page.mouse.wheel(0, -300)
-    window.page.wait_for_function("() => !document.querySelector('.pane-stage img').style.transform.includes('scale(1.96')")
+    window.page.wait_for_function(
+        "() => !document.querySelector('.pane-stage img').style.transform.includes('scale(1.96')"
+    )
     moved = window.page.eval_on_selector_all(".pane-stage img", "all => all.map((i) => i.style.transform)")
     assert moved[0] == moved[1]
     window.press("d")
@@ -195,7 +197,9 @@ def test_more_is_asked_for_and_seen(window: Window, desk: Desk) -> None:
     window.settled("Queued", 2)
     assert read_decisions(desk.store, NAME).of(desk.gallery.cards[1].key).overrides.variations[0].seeds == 4
     window.press("u")
-    window.page.wait_for_function("() => [...document.querySelectorAll('.tab')].some((t) => t.textContent === 'Queued1')")
+    window.page.wait_for_function(
+        "() => [...document.querySelectorAll('.tab')].some((t) => t.textContent === 'Queued1')"
+    )
 
 
 def test_two_windows_at_once(chromium: Any, window: Window, url: str, desk: Desk) -> None:
@@ -223,7 +227,9 @@ def test_blind_mode_shows_no_scores(window: Window, desk: Desk) -> None:
     assert any("0." in text for text in captions)
     window.press("Shift+B")
     window.page.wait_for_selector("body.is-blind")
-    window.page.wait_for_function("() => [...document.querySelectorAll('.caption')].every((c) => !c.textContent.includes('0.'))")
+    window.page.wait_for_function(
+        "() => [...document.querySelectorAll('.caption')].every((c) => !c.textContent.includes('0.'))"
+    )
     assert "score" not in (window.page.locator(".row").first.inner_html()).lower()
     shown = window.page.eval_on_selector_all(".row.here .thumb", "all => all.map((t) => t.dataset.blob)")
     window.press("a")
@@ -327,19 +333,18 @@ def test_it_can_be_used_in_the_dark_by_touch_and_by_name(chromium: Any, url: str
 def test_colours_keep_their_contrast(window: Window) -> None:
     """Texts of both themes stand out from their ground by at least 4.5 to 1 (WCAG 2.2, 1.4.3)."""
     pairs = [
-        ("ink", "ground"), ("ink", "panel"), ("muted", "ground"), ("muted", "panel"), ("muted", "soft"), ("accent", "panel"),
-        ("on-accent", "accent"), ("good", "good-soft"), ("bad", "bad-soft"), ("hold", "hold-soft"), ("good", "panel"),
+        ("ink", "ground"), ("ink", "panel"), ("muted", "ground"), ("muted", "panel"), ("muted", "soft"),
+        ("accent", "panel"), ("on-accent", "accent"), ("good", "good-soft"), ("bad", "bad-soft"), ("hold", "hold-soft"), ("good", "panel"),
         ("bad", "ground"), ("muted", "well"),
     ]  # fmt: skip
     for theme in ("light", "dark"):
         window.page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
         for text, ground in pairs:
-            colours = window.page.evaluate(
-                "(names) => names.map((n) => getComputedStyle(document.documentElement).getPropertyValue('--' + n).trim())",
-                [text, ground],
-            )
-            one, other = sorted(map(luminance, colours))
+            one, other = sorted(luminance(window.page.evaluate(VALUE, f"--{name}")) for name in (text, ground))
             assert (other + 0.05) / (one + 0.05) >= 4.5, (theme, text, ground)
+
+
+VALUE = "(name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim()"
 
 
 def luminance(colour: str) -> float:

@@ -52,6 +52,9 @@ MAX_BODY = 512 * 2**10
 MAX_CARDS = 200
 """Most assets that one request may ask for."""
 
+MODULES = ("api.js", "bar.js", "compare.js", "dialogs.js", "dom.js", "model.js", "sheet.js", "single.js", "zoom.js")
+"""What main.js is made of: named in the page, so that they are fetched side by side and not one after the other."""
+
 NAME_COOKIE = "assetmill_reviewer"
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -62,20 +65,24 @@ _YEAR = 365 * 24 * 3600
 def make_app(desk: Desk, door: Door) -> ASGIApp:
     """The application over a desk, everything behind the door."""
     page = Page(desk, door)
+    zipped = Middleware(GZipMiddleware, minimum_size=2048, compresslevel=1)  # pictures are compressed already
+    api = [
+        Route("/start", page.start),
+        Route("/overview", page.overview),
+        Route("/assets", page.assets),
+        Route("/cards", page.cards),
+        Route("/assets/{key}", page.detail),
+        Route("/assets/{key}/decide", page.decide, methods=["POST"]),
+        Route("/assets/{key}/reject-all", page.reject_all, methods=["POST"]),
+        Route("/bulk", page.bulk, methods=["POST"]),
+        Route("/undo", page.undo, methods=["POST"]),
+        Route("/name", page.name, methods=["POST"]),
+        Route("/reload", page.reload, methods=["POST"]),
+    ]
     routes = [
         Route("/", page.shell),
         Route("/enter", page.enter, methods=["GET", "POST"]),
-        Route("/api/start", page.start),
-        Route("/api/overview", page.overview),
-        Route("/api/assets", page.assets),
-        Route("/api/cards", page.cards),
-        Route("/api/assets/{key}", page.detail),
-        Route("/api/assets/{key}/decide", page.decide, methods=["POST"]),
-        Route("/api/assets/{key}/reject-all", page.reject_all, methods=["POST"]),
-        Route("/api/bulk", page.bulk, methods=["POST"]),
-        Route("/api/undo", page.undo, methods=["POST"]),
-        Route("/api/name", page.name, methods=["POST"]),
-        Route("/api/reload", page.reload, methods=["POST"]),
+        Mount("/api", routes=api, middleware=[zipped]),
         Route("/export/decisions.{form}", page.export),
         Route("/thumbnails/{blob}.webp", page.thumbnail),
         Route("/pictures/{blob}.webp", page.picture),
@@ -99,8 +106,7 @@ def make_app(desk: Desk, door: Door) -> ASGIApp:
         yield
         await run_in_threadpool(desk.log.fold)  # so that the next start reads them at once
 
-    zipped = Middleware(GZipMiddleware, minimum_size=2048, compresslevel=1)
-    app = Starlette(routes=routes, exception_handlers=handlers, middleware=[zipped], lifespan=lifespan)
+    app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
     return Guard(app, door)  # outside of everything: answers to unforeseen errors get the headers too
 
 
@@ -120,7 +126,7 @@ class Page:
         """The page itself; what it shows is fetched by its scripts."""
         session: str = request.state.session
         text = self._templates.get_template("page.html").render(
-            config=self.desk.config.name, csrf=self.door.csrf_token(session)
+            config=self.desk.config.name, csrf=self.door.csrf_token(session), modules=MODULES
         )
         return HTMLResponse(text)
 

@@ -193,7 +193,7 @@ export function badges(p, here = false) {
   const found = [];
   if (p.approved) found.push(h("span", { class: "badge good", title: "Approved" }, icon("check")));
   else if (p.rejected !== null) found.push(h("span", { class: "badge bad", title: "Rejected" }, icon("cross")));
-  if (p.published) found.push(h("span", { class: "badge published", title: "Published" }, icon("pin")));
+  if (p.published) found.push(h("span", { class: "badge published", title: "Published" }, icon("globe")));
   if (here && model.marked.includes(p.blob)) found.push(h("span", { class: "badge mark", title: "Marked for comparing" }, String(model.marked.indexOf(p.blob) + 1)));
   return found;
 }

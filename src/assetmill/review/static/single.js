@@ -101,7 +101,7 @@ function drawActs(card, picture) {
     button("Again", on.reroll, { key: "G", glyph: "reroll" }),
     button("Vary", on.vary, { key: "V", glyph: "vary", disabled: !picture }),
     button("Note", on.note, { key: "N", glyph: "note" }),
-    on.adopt ? button("Bring in", on.adopt, { glyph: "upload" }) : null,
+    button("Bring in a picture", on.adopt, { glyph: "upload", quiet: true }),
   );
 }
 

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from assetmill.deliver.picture import encode_png
 from assetmill.review.desk import Desk
 from assetmill.storage.decisions import read_decisions
 from productions import NAME, Production, rows
@@ -288,6 +290,23 @@ def test_the_best_are_approved_in_bulk_and_taken_back(window: Window, desk: Desk
     window.press("u")
     window.settled("Approved", 0)
     window.settled("To review", 12)
+
+
+def test_a_picture_is_brought_in(window: Window, desk: Desk, tmp_path: Path) -> None:
+    """A file becomes a picture of the asset in focus, marked, in focus, ready to be approved."""
+    file = tmp_path / "shot.png"
+    file.write_bytes(encode_png(np.full((40, 60, 3), 200, np.uint8)))
+    window.press("End", "Space")
+    with window.page.expect_file_chooser() as chooser:
+        window.page.get_by_label("Bring in a picture").click()
+    chooser.value.set_files(file)
+    window.page.fill("dialog input[name=licence]", "own work")
+    window.press("Enter")
+    window.page.wait_for_selector(".film .spot .caption:has-text('from outside')")
+    window.press("a")
+    window.settled("Approved", 1)
+    state = read_decisions(desk.store, NAME).of(desk.gallery.cards[-1].key)
+    assert state.approved == state.adopted
 
 
 def test_markup_in_a_sheet_stays_text(chromium: Any, tmp_path: Path) -> None:

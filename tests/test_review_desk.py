@@ -9,8 +9,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from assetmill.deliver.picture import decode, encode_png
+from assetmill.operate.adopt import MAX_FILE
 from assetmill.records import InputError
 from assetmill.review.desk import Desk, Seat, UnknownAsset
 from assetmill.review.filters import Filter, apply_filter, parse_filter, statuses_of
@@ -134,6 +137,52 @@ def test_what_is_queued_is_said(desk: Desk) -> None:
     desk.decide(card.key, "undo", 1, MIA, undoes=1)
     (shown,) = desk.cards([card.key], MIA)
     assert (shown["queued"], shown["statuses"][0], shown["number"]) == ([], "review", 2)
+
+
+def test_a_picture_from_outside_joins_the_asset(desk: Desk) -> None:
+    """Shown beside the others, marked, ready to be approved; who lags behind is told before anything is stored."""
+    page = Browser(desk)
+    (card, *_) = page.cards()
+    pixels = np.random.default_rng(1).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    file = encode_png(pixels, {"parameters": "<secret>"})
+    path, query = f"/api/assets/{card['key']}/adopt", {"seen": "0", "source": "photograph", "name": "a.png"}
+    headers = {**page.trusted(), "content-type": "image/png"}
+    answer = page.send("POST", path, params=query, headers=headers, content=file)
+    assert answer.status_code == 200, answer.text
+    (brought,) = [p for p in answer.json()["card"]["pictures"] if p["adopted"]]
+    assert (brought["width"], brought["height"], brought["score"]) == (30, 20, None)
+    shown = page.get(f"/pictures/{brought['blob']}.webp")
+    assert np.array_equal(decode(shown.content), pixels)
+    assert b"secret" not in shown.content
+    detail = page.get(f"/api/assets/{card['key']}").json()
+    assert detail["made"][brought["blob"]]["settings"]["file"] == "a.png"
+    assert page.decide(answer.json()["card"], "approve", blob=brought["blob"]).status_code == 200
+    stored = sorted(i.key for i in desk.store.list("blobs/"))
+    assert page.send("POST", path, params=query, headers=headers, content=file).status_code == 409
+    assert sorted(i.key for i in desk.store.list("blobs/")) == stored
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "query", "status"),
+    [
+        ("image/png", b"no picture", {}, 422), ("image/svg+xml", b"<svg/>", {}, 422), ("text/html", b"<p>", {}, 415),
+        ("image/png", b"0" * (MAX_FILE + 1), {}, 413), ("image/png", b"", {"seen": "x"}, 422),
+        ("image/png", b"", {"source": "../x"}, 422),
+    ],
+)  # fmt: skip
+def test_files_that_are_no_pictures_are_refused(
+    desk: Desk, kind: str, body: bytes, query: dict[str, str], status: int
+) -> None:
+    """Other types, markup, too much of it: nothing is stored."""
+    page = Browser(desk)
+    (card, *_) = page.cards()
+    stored = sorted(i.key for i in desk.store.list(""))
+    answer = page.send(
+        "POST", f"/api/assets/{card['key']}/adopt", content=body, params={"seen": "0", "source": "photograph", **query},
+        headers={**page.trusted(), "content-type": kind},
+    )  # fmt: skip
+    assert answer.status_code == status
+    assert sorted(i.key for i in desk.store.list("")) == stored
 
 
 # --- many ---

@@ -13,9 +13,10 @@ from functools import lru_cache
 from typing import Any
 
 from assetmill.config import Config
+from assetmill.operate.adopt import adopt_picture
 from assetmill.records import InputError, Problem
 from assetmill.review.filters import Filter, apply_filter, count_statuses, statuses_of
-from assetmill.review.gallery import Card, Gallery, assets_of_run, load_gallery
+from assetmill.review.gallery import Card, Gallery, assets_of_run, load_gallery, refresh_card
 from assetmill.review.ledger import reviewers
 from assetmill.review.pictures import Pictures
 from assetmill.review.progress import Progress, measure_progress
@@ -137,6 +138,33 @@ class Desk:
             override=dict(override or {}), shown=shown, run=run,
         )  # fmt: skip
         return decisions.decide(self.store, self.config.name, draft, seen, index=self._histories, log=self.log)
+
+    def adopt(
+        self, key: str, seen: int, seat: Seat, data: bytes, *, source: str, name: str = "", licence: str = "",
+        note: str = "",
+    ) -> Decision:  # fmt: skip
+        """Takes in a picture from outside as a candidate of an asset and puts that on record.
+
+        Raises UnknownAsset, StaleDecision, and InputError for bytes that are no usable picture.
+        """
+        card = self.card(key)
+        number = self.log.of(key).number
+        if number != seen:  # before anything is stored; the record itself is checked again
+            taken = next((d for d in self.log.of(key).decisions if d.number == seen + 1), None)
+            raise StaleDecision(card.id, seen, number, taken)
+        requests = self._histories.history([card.id])[card.id].requests
+        beside = next((r for p in card.pictures if (r := requests.get(p.request_key)) is not None), None)
+        record = adopt_picture(
+            self.store, self.config, card.id, data, source=source, name=name, licence=licence, beside=beside,
+            rank_text=card.rank_text or card.id,
+        )  # fmt: skip
+        index = open_index(self.store, self.config.name)
+        history = index.history([card.id])[card.id]
+        with self._lock:
+            self.gallery = self.gallery.with_card(refresh_card(card, history))
+            self._histories = _Histories(index)
+        blob = history.candidates[record.key].blob
+        return self.decide(key, "adopt", seen, seat, blob=blob, note=note)
 
     def reject_all(
         self, key: str, seen: int, seat: Seat, *, reason: str, order: Sequence[str] = (), run: str = ""

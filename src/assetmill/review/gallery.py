@@ -19,9 +19,9 @@ from typing import Any
 from assetmill.config import Config
 from assetmill.intake.sheet import read_assets
 from assetmill.operate.runs import describe_run, holder_run_id, read_json
-from assetmill.records import Asset, InputError, asset_key
+from assetmill.records import Asset, InputError, Record, asset_key, record_line
 from assetmill.storage.catalog import open_catalog
-from assetmill.storage.index import open_index
+from assetmill.storage.index import AssetHistory, open_index
 from assetmill.storage.layout import runs_prefix
 from assetmill.storage.store import CorruptObject, MissingObject, Store
 
@@ -155,6 +155,10 @@ class Gallery:
                 columns[name] = values.most_common()
         return {"templates": templates.most_common(), "columns": columns}
 
+    def with_card(self, card: Card) -> Gallery:
+        """The same gallery with another card in place of the one that has its key."""
+        return replace(self, cards=tuple(card if c.key == card.key else c for c in self.cards))
+
     @property
     def num_pictures(self) -> int:
         return sum(len(card.pictures) for card in self.cards)
@@ -244,6 +248,18 @@ def read_card(key: str, lines: Iterable[str], published: tuple[Published, ...] =
         key, first["asset_id"], ranked, first["rank_text"], outcome.get("status", ""), outcome.get("reason", ""),
         published, num_failed=num_failed, num_cut=num_cut,
     )  # fmt: skip
+
+
+def refresh_card(card: Card, history: AssetHistory) -> Card:
+    """A card with the pictures that are on record now; its row and what is published stay."""
+    records: list[Record] = [
+        *history.requests.values(), *history.candidates.values(), *history.gates, *history.scores.values(),
+        *history.failures.values(), *history.cuts.values(), *history.variants.values(),
+    ]  # fmt: skip
+    if history.outcome is not None:
+        records.append(history.outcome)
+    new = read_card(card.key, map(record_line, records), card.published)
+    return card if new is None else replace(new, id=card.id, columns=card.columns, rows=card.rows)
 
 
 def read_runs(store: Store, config_name: str) -> list[RunSummary]:

@@ -25,6 +25,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from assetmill.deliver.picture import PictureError
+from assetmill.operate.adopt import MAX_FILE, SOURCES
 from assetmill.records import InputError, Problem
 from assetmill.review.desk import REASONS, Desk, Seat, UnknownAsset
 from assetmill.review.filters import SORTS, STATUSES, parse_filter
@@ -74,6 +75,7 @@ def make_app(desk: Desk, door: Door) -> ASGIApp:
         Route("/assets/{key}", page.detail),
         Route("/assets/{key}/decide", page.decide, methods=["POST"]),
         Route("/assets/{key}/reject-all", page.reject_all, methods=["POST"]),
+        Route("/assets/{key}/adopt", page.adopt, methods=["POST"]),
         Route("/bulk", page.bulk, methods=["POST"]),
         Route("/undo", page.undo, methods=["POST"]),
         Route("/name", page.name, methods=["POST"]),
@@ -155,6 +157,7 @@ class Page:
                 "runs": [asdict(run) for run in gallery.runs],
                 "facets": gallery.facets,
                 "reasons": REASONS,
+                "sources": list(SOURCES),
                 "statuses": STATUSES,
                 "sorts": SORTS,
                 "policy": self.desk.config.publish.policy,
@@ -231,6 +234,16 @@ class Page:
                 run=_text(post, "run"),
             ),
         )  # fmt: skip
+
+    async def adopt(self, request: Request) -> Response:
+        """Takes in a picture from outside: the file is the body, the rest stands in the address."""
+        if not request.headers.get("content-type", "").startswith("image/"):
+            raise HTTPException(415, "send a picture")
+        data = await _body(request, MAX_FILE)
+        query = request.query_params
+        values = {name: query.get(name, "") for name in ("source", "name", "licence", "note")}
+        seen = _whole({"seen": int(text) if (text := query.get("seen", "")).isdecimal() else text}, "seen")
+        return await self._decide(request, lambda key, seat: [self.desk.adopt(key, seen, seat, data, **values)])
 
     async def bulk(self, request: Request) -> Response:
         """Approves the best of many assets; with `dry`, says how many that would be."""

@@ -22,17 +22,18 @@ function ask(title, build, { wide = false } = {}) {
   });
 }
 
-// A form whose button gives what `read(form)` makes of it.
+// A form whose button gives what `read(form)` makes of it, at once or later; undefined keeps it open.
 function form(close, read, label, ...content) {
-  return h("form", { method: "dialog", onsubmit: (event) => { event.preventDefault(); const found = read(event.target); if (found !== undefined) close(found); },
+  return h("form", { method: "dialog", onsubmit: async (event) => { event.preventDefault(); const found = await read(event.target); if (found !== undefined) close(found); },
     onkeydown: (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) event.currentTarget.requestSubmit(); } },
   content, h("div", { class: "buttons" }, button("Cancel", () => close(null)), h("button", { type: "submit", class: "button primary" }, label)));
 }
 
 const field = (label, input, hint) => h("label", { class: "field-line" }, h("span", {}, label), input, hint ? h("small", {}, hint) : null);
 
-export function askName(now = "") {
-  return ask("Who is reviewing?", (close) => form(close, (f) => f.elements.who.value.trim() || undefined, "Begin",
+// `save(name)` is done before the dialog goes: the next key may already decide something. It gives whether it was kept.
+export function askName(now, save) {
+  return ask("Who is reviewing?", (close) => form(close, async (f) => (await save(f.elements.who.value) ? true : undefined), "Begin",
     h("p", { class: "muted" }, "Your name stands beside every decision you make. It is asked once on this machine."),
     h("input", { name: "who", value: now, required: true, maxlength: "80", autocomplete: "name", autofocus: true, "aria-label": "Your name" })));
 }
@@ -137,12 +138,14 @@ export function askFile(card) {
   });
 }
 
-export function confirmFile(card, file) {
+export function confirmFile(card, file, sources) {
   const address = URL.createObjectURL(file);
-  return ask(`Bring in a picture for ${card.id}`, (close) => form(close, (f) => ({ note: f.elements.note.value.trim() }), "Bring it in",
+  return ask(`Bring in a picture for ${card.id}`, (close) => form(close, (f) => ({ source: f.elements.source.value, licence: f.elements.licence.value.trim(), note: f.elements.note.value.trim() }), "Bring it in",
     h("img", { src: address, alt: "the picture that is brought in", class: "preview" }),
     h("p", { class: "muted" }, "It is stored anew without its metadata, marked as coming from outside, and joins the asset's pictures to be approved."),
-    field("Where it comes from", h("input", { name: "note", maxlength: "500", autofocus: true, placeholder: "photographer, file, licence" }))))
+    field("What it is", h("select", { name: "source", autofocus: true }, sources.map((s) => h("option", { value: s }, s))), "published files say so"),
+    field("Licence", h("input", { name: "licence", maxlength: "200", placeholder: "what may be done with it" })),
+    field("Note", h("input", { name: "note", maxlength: "500", placeholder: "who made it, where it was found" }))))
     .finally(() => URL.revokeObjectURL(address));
 }
 

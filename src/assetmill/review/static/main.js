@@ -227,10 +227,10 @@ async function adopt(given) {
   if (!card) return;
   const file = given instanceof File ? given : await askFile(card);
   if (!file) return;
-  const found = await confirmFile(card, file);
+  const found = await confirmFile(card, file, model.start.sources);
   if (!found) return;
   try {
-    const made = await upload(`/api/assets/${card.key}/adopt`, file, { seen: card.number || "0", note: found.note, name: file.name, blind: model.blind });
+    const made = await upload(`/api/assets/${card.key}/adopt`, file, { ...found, seen: String(card.number), name: file.name, blind: model.blind });
     keep([made.card]);
     forgetDetails();
     remember({ key: card.key, id: card.id, kind: "adopt", decisions: made.decisions.map((d) => [card.key, d.number]) });
@@ -285,12 +285,16 @@ function soon() {
 }
 
 async function rename() {
-  const name = await askName(model.start.name);
-  if (!name) return;
-  try {
-    model.start.name = (await post("/api/name", { name })).name;
-    drawBar();
-  } catch (error) { toast(error.message, { kind: "bad" }); }
+  await askName(model.start.name, async (name) => {
+    try {
+      model.start.name = (await post("/api/name", { name })).name;
+      drawBar();
+      return true;
+    } catch (error) {
+      toast(error.message, { kind: "bad" });
+      return false;
+    }
+  });
 }
 
 async function setFilter(change) {

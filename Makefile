@@ -12,7 +12,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: publishing publish-kills clip-guidance selection settings memory orchestration help demo test lint types check bench peers engines kills scale lock docs starter-docs clean
+.PHONY: review-bench publishing publish-kills clip-guidance selection settings memory orchestration help demo test lint types check bench peers engines kills scale lock docs starter-docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -55,6 +55,9 @@ memory: $(VENV)/.installed  ## memory of a run over 10,000 images
 
 publishing: $(VENV)/.installed  ## what publishing adds to a run, and the memory of 10,000 objects
 	$(BIN)/python benchmarks/publishing.py
+
+review-bench: $(VENV)/.installed  ## how fast the review page is (needs chromium)
+	$(BIN)/python benchmarks/review.py
 
 orchestration: $(VENV)/.installed  ## what Prefect adds to 512 seconds of work
 	$(BIN)/python benchmarks/orchestration.py

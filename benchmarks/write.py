@@ -10,6 +10,7 @@ import speed_page
 from gpu_page import gpu_section
 from machine import describe_machine, machine_line
 from publishing_page import publishing_section
+from review_page import review_section
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "docs" / "figures"
@@ -35,7 +36,7 @@ def write_page() -> None:
         ("pipeline", _pipeline), ("peers", _peers), ("selection", _selection), ("cut_run", _cut_run),
         ("settings", _settings), ("memory", _memory), ("orchestration", _orchestration), ("publishing", _publishing),
         ("gpu", _gpu), ("plan", _plan),
-        ("provenance", _provenance),
+        ("provenance", _provenance), ("review", _review),
     )  # fmt: skip
     for name, render in sections:
         path = FIGURES / f"{name}.json"
@@ -74,6 +75,10 @@ def _provenance(f: dict[str, Any]) -> str:
 
 def _publishing(f: dict[str, Any]) -> str:
     return publishing_section(f, _table)
+
+
+def _review(f: dict[str, Any]) -> str:
+    return review_section(f, _table)
 
 
 def _selection(f: dict[str, Any]) -> str:

@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 
 from assetmill.deliver.picture import decode, encode_png
-from assetmill.operate.adopt import MAX_FILE
-from assetmill.records import InputError
+from assetmill.operate.adopting import MAX_BYTES
+from assetmill.records import InputError, Problem
 from assetmill.review.desk import Desk, Seat, UnknownAsset
 from assetmill.review.filters import Filter, apply_filter, parse_filter, statuses_of
-from assetmill.review.ledger import COLUMNS, decisions_csv, decisions_json
 from assetmill.review.progress import PAUSE, measure_progress
-from assetmill.storage.decisions import Decision, StaleDecision, read_decisions
+from assetmill.storage.decisions import Decision, Draft, StaleDecision, read_decisions
 from productions import NAME, Production, rows
 from review_pages import Browser, desk_over
 
@@ -155,7 +154,7 @@ def test_a_picture_from_outside_joins_the_asset(desk: Desk) -> None:
     assert np.array_equal(decode(shown.content), pixels)
     assert b"secret" not in shown.content
     detail = page.get(f"/api/assets/{card['key']}").json()
-    assert detail["made"][brought["blob"]]["settings"]["file"] == "a.png"
+    assert detail["made"][brought["blob"]]["settings"]["model"] == "a.png"
     assert page.decide(answer.json()["card"], "approve", blob=brought["blob"]).status_code == 200
     stored = sorted(i.key for i in desk.store.list("blobs/"))
     assert page.send("POST", path, params=query, headers=headers, content=file).status_code == 409
@@ -166,7 +165,7 @@ def test_a_picture_from_outside_joins_the_asset(desk: Desk) -> None:
     ("kind", "body", "query", "status"),
     [
         ("image/png", b"no picture", {}, 422), ("image/svg+xml", b"<svg/>", {}, 422), ("text/html", b"<p>", {}, 415),
-        ("image/png", b"0" * (MAX_FILE + 1), {}, 413), ("image/png", b"", {"seen": "x"}, 422),
+        ("image/png", b"0" * (MAX_BYTES + 1), {}, 413), ("image/png", b"", {"seen": "x"}, 422),
         ("image/png", b"", {"source": "../x"}, 422),
     ],
 )  # fmt: skip
@@ -183,6 +182,22 @@ def test_files_that_are_no_pictures_are_refused(
     )  # fmt: skip
     assert answer.status_code == status
     assert sorted(i.key for i in desk.store.list("")) == stored
+
+
+def test_wishes_are_checked_before_they_are_kept(desk: Desk) -> None:
+    """What the asset's model cannot make is refused with the reason, and not on record."""
+
+    def refuse(draft: Draft) -> None:
+        raise InputError(Problem(f"{draft.asset_id}: this model cannot vary a picture", "ask for more seeds"))
+
+    strict = Desk(desk.store, desk.config, check_wish=refuse)
+    page = Browser(strict)
+    (card, *_) = page.cards()
+    answer = page.decide(card, "vary", blob=card["pictures"][0]["blob"], override={"seeds": 2})
+    assert answer.status_code == 422
+    assert "cannot vary" in answer.json()["error"]
+    assert page.decide(card, "approve", blob=card["pictures"][0]["blob"]).status_code == 200
+    assert len(strict.log) == 1
 
 
 # --- many ---
@@ -293,32 +308,6 @@ def test_pace_leaves_breaks_out() -> None:
     assert measure_progress(slow, "Mia", 1, 2).pace is None
 
 
-def test_the_export_holds_every_decision(desk: Desk) -> None:
-    """CSV and JSON with a line for each record, undone ones marked, the place and score that was seen."""
-    card = first(desk)
-    desk.decide(card.key, "approve", 0, MIA, blob=card.pictures[1].blob)
-    desk.decide(card.key, "undo", 1, MIA, undoes=1)
-    desk.decide(card.key, "approve", 2, Seat("Tom", "s"), blob=card.pictures[0].blob)
-    text = decisions_csv(desk.log).decode("utf-8-sig")
-    lines = list(csv.DictReader(io.StringIO(text)))
-    assert tuple(lines[0]) == COLUMNS
-    assert [line["counts"] for line in lines] == ["no", "yes", "yes"]
-    assert (lines[0]["place_shown"], float(lines[0]["score_shown"])) == ("2", card.pictures[1].score)
-    assert (lines[2]["blind"], lines[2]["score_shown"]) == ("yes", "")
-    found = json.loads(decisions_json(desk.log))["decisions"]
-    assert [d["number"] for d in found] == [1, 2, 3]
-    assert found[0]["counts"] is False
-
-
-@pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "+1", "-2+3", "@SUM(A1)", "\t=1", " =1", "＝1"])
-def test_exported_texts_are_no_formulas(desk: Desk, text: str) -> None:
-    """A note or a name that a spreadsheet would run is text there."""
-    desk.decide(first(desk).key, "note", 0, Seat(text.strip()), note=text)
-    lines = list(csv.DictReader(io.StringIO(decisions_csv(desk.log).decode("utf-8-sig"))))
-    for value in (lines[0]["note"], lines[0]["by"]):
-        assert value.startswith("'")
-
-
 # --- over the web ---
 
 
@@ -408,8 +397,12 @@ def test_pictures_are_served_as_copies(desk: Desk) -> None:
 
 
 def test_exports_come_as_files(desk: Desk) -> None:
-    """Both forms download under the config's name; there is no third."""
-    page = Browser(desk)
+    """Both forms download under the config's name, formulas made harmless; there is no third."""
+    page = Browser(desk, name="=cmd|' /C calc'!A0")
+    page.decide(page.cards()[0], "note", note="+1")
+    assert json.loads(page.get("/export/decisions.json").text)[0]["note"] == "+1"
+    (line,) = csv.DictReader(io.StringIO(page.get("/export/decisions.csv").content.decode("utf-8-sig")))
+    assert (line["note"], line["by"]) == ("'+1", "'=cmd|' /C calc'!A0")
     for form in ("csv", "json"):
         answer = page.get(f"/export/decisions.{form}")
         assert answer.headers["content-disposition"] == f'attachment; filename="{NAME}-decisions.{form}"'

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from assetmill.cli.shared import AsJson, ConfigPath, stderr_console
 from assetmill.operate.exits import print_json
+
+if TYPE_CHECKING:
+    from assetmill.storage.reviews import Draft
 
 
 def add_to(app: typer.Typer) -> None:
@@ -44,5 +47,10 @@ def review(
 
             webbrowser.open(url)
 
+    def check_wish(draft: Draft) -> None:
+        from assetmill.pipeline import open_job
+
+        open_job(config).check_wish(draft)
+
     store = open_store(settings.store, settings.store_url)
-    serve(store, settings, host=host, port=port, token=token, on_ready=tell)
+    serve(store, settings, host=host, port=port, token=token, check_wish=check_wish, on_ready=tell)

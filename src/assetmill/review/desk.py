@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from assetmill.config import Config
-from assetmill.operate.adopt import adopt_picture
+from assetmill.operate.adopting import Outside, adopt
 from assetmill.records import InputError, Problem
 from assetmill.review.filters import Filter, apply_filter, count_statuses, statuses_of
 from assetmill.review.gallery import Card, Gallery, assets_of_run, load_gallery, refresh_card
-from assetmill.review.ledger import reviewers
 from assetmill.review.pictures import Pictures
 from assetmill.review.progress import Progress, measure_progress
 from assetmill.review.views import card_json, detail_json, order_pictures, shown_ranking
@@ -26,14 +25,20 @@ from assetmill.storage.decisions import Decision, DecisionLog, Draft, StaleDecis
 from assetmill.storage.index import AssetHistory, Index, open_index
 from assetmill.storage.store import Store
 
+_IPTC = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+
 MAX_BULK = 5_000
 """Most assets that one post may decide about."""
 
 
-REASONS = (
-    "not what was asked for", "wrong colour", "deformed", "cropped", "text or watermark", "wrong style", "dull",
-)  # fmt: skip
-"""Reasons to reject that the page offers by number; others are typed."""
+SOURCES: Mapping[str, str] = {
+    "photograph": f"{_IPTC}digitalCapture",
+    "photograph, edited by a person": f"{_IPTC}humanEdits",
+    "drawn, painted or rendered by a person": f"{_IPTC}digitalCreation",
+    "made by an AI model": f"{_IPTC}trainedAlgorithmicMedia",
+    "composite with parts made by AI": f"{_IPTC}compositeWithTrainedAlgorithmicMedia",
+}
+"""Where a picture from outside can come from, in words, with IPTC's digital source type."""
 
 
 class UnknownAsset(KeyError):
@@ -49,12 +54,16 @@ class Seat:
 
 
 class Desk:
-    """Everything one `assetmill review` works on. Methods may be called from any thread."""
+    """Everything one `assetmill review` works on. Methods may be called from any thread.
 
-    def __init__(self, store: Store, config: Config) -> None:
+    `check_wish` raises InputError for a reroll or variation that the asset's model cannot make.
+    """
+
+    def __init__(self, store: Store, config: Config, *, check_wish: Callable[[Draft], None] | None = None) -> None:
         self.store = store
         self.config = config
         self.pictures = Pictures(store)
+        self._check_wish = check_wish
         self._lock = threading.RLock()
         self.log: DecisionLog = decisions.read_decisions(store, config.name)
         self.reload()
@@ -104,7 +113,7 @@ class Desk:
         return {
             "counts": counts,
             "progress": self.progress(seat, counts),
-            "reviewers": reviewers(self.log),
+            "reviewers": sorted({d.by for d in self.log}, key=str.casefold),
             "decisions": len(self.log),
             "notices": [*self.gallery.notices, *(f"Left out: {p}" for p in self.log.problems)],
         }
@@ -137,6 +146,8 @@ class Desk:
             asset_id=card.id, kind=kind, by=seat.name, blob=blob, reason=reason, note=note, undoes=undoes,
             override=dict(override or {}), shown=shown, run=run,
         )  # fmt: skip
+        if self._check_wish is not None and kind in ("reroll", "vary"):
+            self._check_wish(draft)
         return decisions.decide(self.store, self.config.name, draft, seen, index=self._histories, log=self.log)
 
     def adopt(
@@ -148,23 +159,23 @@ class Desk:
         Raises UnknownAsset, StaleDecision, and InputError for bytes that are no usable picture.
         """
         card = self.card(key)
+        if source not in SOURCES:
+            raise InputError(Problem(f"a picture cannot be from {source[:60]!r}", f"use one of {', '.join(SOURCES)}"))
         number = self.log.of(key).number
         if number != seen:  # before anything is stored; the record itself is checked again
             taken = next((d for d in self.log.of(key).decisions if d.number == seen + 1), None)
             raise StaleDecision(card.id, seen, number, taken)
-        requests = self._histories.history([card.id])[card.id].requests
-        beside = next((r for p in card.pictures if (r := requests.get(p.request_key)) is not None), None)
-        record = adopt_picture(
-            self.store, self.config, card.id, data, source=source, name=name, licence=licence, beside=beside,
-            rank_text=card.rank_text or card.id,
-        )  # fmt: skip
+        index = open_index(self.store, self.config.name)
+        outside = Outside(data, name, licence, SOURCES[source])
+        made = adopt(
+            self.store, self.config, card.id, outside, seen, by=seat.name, note=note, index=index, log=self.log
+        )
         index = open_index(self.store, self.config.name)
         history = index.history([card.id])[card.id]
         with self._lock:
             self.gallery = self.gallery.with_card(refresh_card(card, history))
             self._histories = _Histories(index)
-        blob = history.candidates[record.key].blob
-        return self.decide(key, "adopt", seen, seat, blob=blob, note=note)
+        return made
 
     def reject_all(
         self, key: str, seen: int, seat: Seat, *, reason: str, order: Sequence[str] = (), run: str = ""

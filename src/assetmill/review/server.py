@@ -24,12 +24,12 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
+from assetmill.deliver.decision_files import decisions_as
 from assetmill.deliver.picture import PictureError
-from assetmill.operate.adopt import MAX_FILE, SOURCES
+from assetmill.operate.adopting import MAX_BYTES
 from assetmill.records import InputError, Problem
-from assetmill.review.desk import REASONS, Desk, Seat, UnknownAsset
+from assetmill.review.desk import SOURCES, Desk, Seat, UnknownAsset
 from assetmill.review.filters import SORTS, STATUSES, parse_filter
-from assetmill.review.ledger import decisions_csv, decisions_json
 from assetmill.review.pictures import MEDIA_TYPE
 from assetmill.review.security import (
     Door,
@@ -156,7 +156,7 @@ class Page:
                 "name": self._seat(request).name,
                 "runs": [asdict(run) for run in gallery.runs],
                 "facets": gallery.facets,
-                "reasons": REASONS,
+                "reasons": list(self.desk.config.review.reasons),
                 "sources": list(SOURCES),
                 "statuses": STATUSES,
                 "sorts": SORTS,
@@ -195,17 +195,13 @@ class Page:
 
     def export(self, request: Request) -> Response:
         """All decisions as a file."""
-        forms = {
-            "csv": (decisions_csv, "text/csv; charset=utf-8"),
-            "json": (decisions_json, "application/json"),
-        }
+        forms = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
         form = request.path_params["form"]
         if form not in forms:
             raise HTTPException(404)
-        write, media_type = forms[form]
         self.desk.log.refresh()
         headers = {"content-disposition": f'attachment; filename="{self.desk.config.name}-decisions.{form}"'}
-        return Response(write(self.desk.log), media_type=media_type, headers=headers)
+        return Response(decisions_as(list(self.desk.log), f".{form}"), media_type=forms[form], headers=headers)
 
     # --- deciding ---
 
@@ -239,7 +235,7 @@ class Page:
         """Takes in a picture from outside: the file is the body, the rest stands in the address."""
         if not request.headers.get("content-type", "").startswith("image/"):
             raise HTTPException(415, "send a picture")
-        data = await _body(request, MAX_FILE)
+        data = await _body(request, MAX_BYTES)
         query = request.query_params
         values = {name: query.get(name, "") for name in ("source", "name", "licence", "note")}
         seen = _whole({"seen": int(text) if (text := query.get("seen", "")).isdecimal() else text}, "seen")

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from assetmill.config import Config
 from assetmill.records import InputError, Problem
 from assetmill.review.security import Door, is_loopback, open_door
+from assetmill.storage.reviews import Draft
 from assetmill.storage.store import Store
 
 PORT = 8765
@@ -47,9 +48,10 @@ def serve(
     host: str = "127.0.0.1",
     port: int | None = None,
     token: str = "",
+    check_wish: Callable[[Draft], None] | None = None,
     on_ready: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Serves the page until it is interrupted. `on_ready` is told its address once it answers.
+    """Serves the page until it is interrupted. `on_ready` is told its address once it answers; `check_wish` as in Desk.
 
     Raises InputError for a host that needs a token and has none, or a port that is taken.
     """
@@ -61,7 +63,7 @@ def serve(
     open_door(host, token=token)  # refuses before the store is read
     with listen(host, port) as sock:
         door = open_door(host, sock.getsockname()[1], token)
-        app = make_app(Desk(store, config), door)
+        app = make_app(Desk(store, config, check_wish=check_wish), door)
         server = uvicorn.Server(uvicorn.Config(app, **server_options()))
         server_started(server, lambda: on_ready(page_url(door)))
         server.run([sock])

@@ -26,7 +26,7 @@ def review_section(f: dict[str, Any], table: Table) -> str:
     return f"""## The review page
 
 `make review-bench` on {machine_line(f["machine"])}, in Chromium on the same machine. The person of the key
-presses likes the best picture of seven assets in ten, another one of two, and rejects the best of one first. Start-up is
-the whole `assetmill review`, from the command to the first assets.
+presses likes the best picture of seven assets in ten, another one of two, and rejects the best of one first.
+Start-up is the whole `assetmill review`, from the command to the first assets.
 
 {table(("what", "measured", "goal: at most"), rows)}"""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import random
@@ -27,7 +28,10 @@ from test_kills import WARM, kill_after
 
 KILLS = int(os.environ.get("ASSETMILL_PUBLISH_KILLS", "10"))
 CHANNELS = {
-    "web": {"renditions": [{"name": "image", "format": "webp"}, {"name": "thumb", "size": 16, "format": "jpeg"}]},
+    "web": {
+        "renditions": [{"name": "image", "format": "webp"}, {"name": "thumb", "size": 16, "format": "jpeg"}],
+        "atlas": {"rendition": "image", "size": 256},
+    },
     "studio": {"embed": "full", "sidecar": True},
 }
 WARMER = (
@@ -57,8 +61,8 @@ class Shop:
 
     def __init__(self, folder: Path, assets: int, store: StoreConfig | None = None) -> None:
         settings: dict[str, Any] = {
-            "candidates": 2, "publish": {"channels": CHANNELS, "columns": ["colour"]},
-            "model": {"options": {"seconds": 0.001}}, "run": {"chunk": 8},
+            "candidates": 2, "model": {"options": {"seconds": 0.001}}, "run": {"chunk": 8},
+            "publish": {"channels": CHANNELS, "columns": ["colour"], "feeds": {"list": {"format": "jsonl"}}},
         }  # fmt: skip
         if store is not None:
             settings["store"] = {**store.model_dump(mode="json", exclude_none=True), "options": {}}
@@ -92,7 +96,10 @@ class Shop:
         report = self.toys.run()
         assert report["exit_code"] == 0, report
         catalog = self.catalog
-        self.check()
+        newest = self.check()
+        assert report["outlet_problems"] == []
+        for outlet in (f"feeds/{NAME}/list", f"atlases/{NAME}/web"):
+            assert json.loads(self.store.get(f"{outlet}/latest.json"))["version"] == newest
         entries = list(catalog.iter_entries())
         assert len(entries) == len(self.toys.sheet)
         assert Counter((e.asset_id, f.channel, f.name) for e in entries for f in e.renditions).most_common(1)[0][1] == 1
@@ -103,7 +110,7 @@ class Shop:
 
 @pytest.mark.timeout(180 + 10 * KILLS)
 def test_no_catalog_is_torn(tmp_path: Path, moto_endpoint: Endpoint) -> None:
-    """After each kill every version verifies and the next run completes; no file is left that no version names."""
+    """After each kill all versions verify, and the next run completes it all, atlas and feed too; no file is left."""
     chance = random.Random(int(os.environ.get("ASSETMILL_KILLS_SEED", "17")))
     mother = multiprocessing.get_context("forkserver")
     mother.set_forkserver_preload([*WARM, *WARMER])

@@ -180,6 +180,12 @@ def test_signed_files(toys: Production) -> None:
     assert toys.run()["files_made"] == 0
     assert [f.object_key for f in entry_of(toys).renditions] == [f.object_key for f in files]
     toys.check_whole()
+    made = len(toys.candidates())
+    (toys.folder / "key.pem").rename(toys.folder / "elsewhere.pem")
+    toys.change(seed=9)
+    with pytest.raises(InputError, match=r"publish.credentials.key: No such file"):
+        toys.run()
+    assert len(toys.candidates()) == made, "told before anything is made"
     (toys.folder / "chain.pem").unlink()
     with pytest.raises(InputError, match=r"publish.credentials.certificate: No such file"):
         toys.plan()

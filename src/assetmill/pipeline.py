@@ -108,9 +108,8 @@ class Run:
     _alone: threading.Lock = field(default_factory=threading.Lock)
     _dispatcher: Dispatcher | None = None
 
-    @property
-    def dispatcher(self) -> Dispatcher:
-        """Makes the files of what is chosen."""
+    def open_dispatcher(self) -> Dispatcher:
+        """What makes the files of what is chosen. Raises InputError where credentials cannot be used."""
         if self._dispatcher is None:
             job = self.job
             press = Press(job.store, job.config, self.stages)
@@ -131,7 +130,7 @@ class Run:
             self.job.store, self.job.config, self.job.recipes.base_of, engines, self.job.index, run_id=self.id,
             batch=batch, stages=self.stages, progress=progress, stop=self.stop, force=self.job.force,
             references=read_pictures(self.job.store, self.job.config), banned_blobs=self.job.bans.blobs,
-            on_chosen=self.dispatcher.offer if dispatch and not self.job.catalog.held() else None,
+            on_chosen=self.open_dispatcher().offer if dispatch and not self.job.catalog.held() else None,
         )  # fmt: skip
 
 
@@ -177,7 +176,12 @@ def _write_snapshot(job: Job, run_id: str, chunks: Sequence[Chunk]) -> None:
 
 @contextmanager
 def begin_run(
-    job: Job, *, plan_file: bytes | None = None, plan_name: str = "", make_nothing: bool = False
+    job: Job,
+    *,
+    plan_file: bytes | None = None,
+    plan_name: str = "",
+    make_nothing: bool = False,
+    publish_now: bool = True,
 ) -> Iterator[Run]:
     """Holds the lock of the job's config, plans under it, and gives the run. Raises AlreadyRunning, InputError."""
     with hold_lock(job.store, job.config.name, owner={"config": str(job.path)}) as lock:
@@ -193,6 +197,8 @@ def begin_run(
             check_pins(plan, plan_file, plan_name)
         run = Run(new_run_id(), job, plan, ()) if make_nothing else start_run(job, plan)
         run.lock_lost = lock.lost
+        if publish_now and plan.to_publish:
+            run.open_dispatcher()  # certificate and key are tried before a model loads
         try:
             yield run
         finally:
@@ -260,12 +266,13 @@ def finish_run(run: Run, publish_now: bool = True) -> dict[str, Any]:
         if publish_now:
             # Somebody may have taken things back during the run.
             job.bans = open_bans(job.store, job.config.name)
-            run.dispatcher.drafts = replace(run.dispatcher.drafts, bans=job.bans)
+            dispatcher = run.open_dispatcher()
+            dispatcher.drafts = replace(dispatcher.drafts, bans=job.bans)
             job.catalog.withdraw(run=run.id, note="recalled during the run", always=False)
             published = publish(
                 run.plan.to_publish, run.plan.removed, store=job.store, config_name=job.config.name,
                 retire=job.config.publish.removed == "retire", index=job.index, catalog=job.catalog,
-                dispatcher=run.dispatcher, run_id=run.id, stages=run.stages,
+                dispatcher=dispatcher, run_id=run.id, stages=run.stages,
                 reviews=job.decisions.states(),
             )  # fmt: skip
         outlets = Outlets()
@@ -297,7 +304,7 @@ def run_job(
     Raises InputError, AlreadyRunning, BreakerTripped, EngineError, StoreUnavailable.
     """
     progress = progress or Silence()
-    with begin_run(job, plan_file=plan_file, plan_name=plan_name) as run:
+    with begin_run(job, plan_file=plan_file, plan_name=plan_name, publish_now=publish_now) as run:
         if on_run is not None:
             on_run(run)
         if run.chunks:

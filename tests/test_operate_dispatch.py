@@ -29,6 +29,18 @@ def test_files_are_there_before_the_run_ends(toys: Production) -> None:
     toys.check_whole()
 
 
+def test_what_a_run_knows_and_what_its_records_say_give_the_same_files(toys: Production) -> None:
+    """With all settings in files and sidecars, nothing made by the dispatcher is made anew from the records."""
+    toys.templates = {
+        "main.j2": "---\naxes: {size: [small], finish: [flat, shaded]}\n---\na {{ size }} {{ finish }} {{ thing }}\n"
+    }
+    toys.change(publish={"channels": {"web": {"embed": "full", "sidecar": True}}})
+    report = toys.run()
+    assert report["files_made"] == 0
+    assert len(list(toys.store.list("published/"))) == 2 * 6, "a picture and a sidecar of each"
+    toys.check_whole()
+
+
 def test_no_publish_dispatches_nothing(toys: Production) -> None:
     """With --no-publish, and while the catalog is held, no file leaves."""
     toys.run(publish_now=False)

@@ -137,12 +137,13 @@ def facts_of(
 
 
 def _making(entry: CatalogEntry, prompt_writer: str, adapter_names: Mapping[str, str]) -> Making:
+    # Sorted where order means nothing: a variant read back from the store must give the bytes it gave in its own run.
     settings = request_from_json(entry.request)
     return Making(
         asset_id=entry.asset_id,
         rank=entry.rank,
         template=entry.template,
-        cell=dict(entry.cell),
+        cell=dict(sorted(entry.cell.items())),
         settings=settings,
         request=entry.request,
         request_key=entry.request_key,
@@ -152,8 +153,8 @@ def _making(entry: CatalogEntry, prompt_writer: str, adapter_names: Mapping[str,
         score=entry.score,
         prompt_writer=prompt_writer,
         columns=dict(entry.columns),
-        versions=dict(entry.versions),
-        adapter_names=dict(adapter_names),
+        versions=dict(sorted(entry.versions.items())),
+        adapter_names=dict(sorted(adapter_names.items())),
     )
 
 

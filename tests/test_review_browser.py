@@ -147,6 +147,8 @@ def test_keys_reject_with_a_reason_and_undo(window: Window, desk: Desk) -> None:
     window.press("u")
     window.settled("Approved", 0)
     assert window.here() == "000"
+    window.page.reload()  # what can be undone outlives it
+    window.page.wait_for_selector(".row.here .thumb.rejected")
     window.press("u")
     window.page.wait_for_selector(".row.here .thumb.rejected", state="detached")
     desk.log.refresh()

@@ -9,6 +9,7 @@ import pytest
 from assetmill.config import read_config
 from assetmill.records import asset_key, record_line
 from assetmill.review.gallery import Gallery, assets_of_run, load_gallery, read_card
+from assetmill.storage.bans import ban
 from productions import NAME, Production, rows
 from storage_samples import candidate, failure, gate, outcome, requested, score, variant
 
@@ -95,6 +96,17 @@ def test_facets_are_what_repeats() -> None:
     ]
     facets = Gallery(tuple(cards), ("id", "colour")).facets
     assert facets["columns"] == {"colour": [("red", 4), ("blue", 2)]}
+
+
+def test_what_was_taken_back_is_marked(tmp_path: Path) -> None:
+    """Pictures of a banned asset say so, and count as no choice."""
+    production = Production(tmp_path, rows(2))
+    production.run()
+    ban(production.store, NAME, "asset", "000", reason="withdrawn", by="Tom")
+    banned, other = gallery_of(production).cards
+    assert banned.usable == 0
+    assert all(p.refused.startswith("taken back: ") for p in banned.pictures)
+    assert other.usable == 4
 
 
 def test_a_card_tells_what_became_of_each_picture() -> None:

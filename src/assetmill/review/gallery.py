@@ -10,7 +10,7 @@ import gc
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,7 +19,8 @@ from typing import Any
 from assetmill.config import Config
 from assetmill.intake.sheet import read_assets
 from assetmill.operate.runs import describe_run, holder_run_id, read_json
-from assetmill.records import Asset, InputError, Record, asset_key, record_line
+from assetmill.records import Asset, InputError, Record, asset_key, record_line, request_from_json
+from assetmill.storage.bans import open_bans
 from assetmill.storage.catalog import open_catalog
 from assetmill.storage.index import AssetHistory, open_index
 from assetmill.storage.layout import runs_prefix
@@ -34,7 +35,7 @@ VALUES_SHOWN = 200
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One candidate. `refused` says which gate refused it and why, or is empty; `rank` is its place among the chosen, 0
+    """One candidate. `refused` says why a gate refused it, or that it was taken back, or is empty; `rank` is its place among the chosen, 0
     for none; `master` the blob of its upscaled picture, or empty.
     """
 
@@ -176,10 +177,11 @@ def load_gallery(store: Store, config: Config) -> Gallery:
         notices.append(f"Columns are left out: {error.problems[0]}")
     published = _read_published(store, config.name, notices)
     index = open_index(store, config.name)
+    taken_back = find_taken_back(store, config.name, notices)
     drafts: dict[str, Card] = {}
     with _no_collecting():
         for key, lines in index.iter_lines():
-            card = read_card(key, lines, published.get(key, ()))
+            card = read_card(key, lines, published.get(key, ()), taken_back)
             if card is not None:
                 drafts[key] = card
     notices.extend(f"Left out: {problem}" for problem in index.problems)
@@ -192,7 +194,30 @@ def load_gallery(store: Store, config: Config) -> Gallery:
     return Gallery(tuple(cards), headers, tuple(notices), tuple(read_runs(store, config.name)))
 
 
-def read_card(key: str, lines: Iterable[str], published: tuple[Published, ...] = ()) -> Card | None:
+TakenBack = Callable[[Mapping[str, Any], str], str]
+"""Why the picture of a request's record, named by its blob, was taken back; empty where it was not."""
+
+
+def find_taken_back(store: Store, config_name: str, notices: list[str]) -> TakenBack | None:
+    """Asks the bans that hold now; None where there are none."""
+    try:
+        bans = open_bans(store, config_name)
+    except CorruptObject as error:
+        notices.append(f"What was taken back is not marked: {error}")
+        return None
+    if not bans.bans:
+        return None
+
+    def reason(record: Mapping[str, Any], blob: str) -> str:
+        request = request_from_json(record["request"])
+        return bans.reason(asset_id=record["asset_id"], template=record["template"], request=request, blob=blob)
+
+    return reason
+
+
+def read_card(
+    key: str, lines: Iterable[str], published: tuple[Published, ...] = (), taken_back: TakenBack | None = None
+) -> Card | None:
     """An asset's card from the lines of its records; None where they hold no request."""
     requests: dict[str, dict[str, Any]] = {}
     made: dict[str, dict[str, Any]] = {}
@@ -233,10 +258,13 @@ def read_card(key: str, lines: Iterable[str], published: tuple[Published, ...] =
         if request is None:
             continue
         score, master = scores.get(request_key, {}), masters.get(request_key, {})
+        refusal = refused.get(request_key, "")
+        if taken_back is not None and (why := taken_back(request, candidate["blob"])):
+            refusal = f"taken back: {why}"
         picture = Picture(
             candidate["blob"], candidate["media_type"], candidate["width"], candidate["height"], request_key,
             request["template"], request["index"], request["request"]["positive"], _number(score.get("value")),
-            score.get("judge", ""), refused.get(request_key, ""), ranks.get(request_key, 0),
+            score.get("judge", ""), refusal, ranks.get(request_key, 0),
             master.get("master", ""), master.get("master_media_type", ""),
         )  # fmt: skip
         # Two requests can give the same bytes; a decision binds to these, so they are one picture.
@@ -250,7 +278,7 @@ def read_card(key: str, lines: Iterable[str], published: tuple[Published, ...] =
     )  # fmt: skip
 
 
-def refresh_card(card: Card, history: AssetHistory) -> Card:
+def refresh_card(card: Card, history: AssetHistory, taken_back: TakenBack | None = None) -> Card:
     """A card with the pictures that are on record now; its row and what is published stay."""
     records: list[Record] = [
         *history.requests.values(), *history.candidates.values(), *history.gates, *history.scores.values(),
@@ -258,7 +286,7 @@ def refresh_card(card: Card, history: AssetHistory) -> Card:
     ]  # fmt: skip
     if history.outcome is not None:
         records.append(history.outcome)
-    new = read_card(card.key, map(record_line, records), card.published)
+    new = read_card(card.key, map(record_line, records), card.published, taken_back)
     return card if new is None else replace(new, id=card.id, columns=card.columns, rows=card.rows)
 
 

@@ -168,14 +168,14 @@ class Page:
         )
 
     def overview(self, request: Request) -> Response:
-        self.desk.log.refresh()
+        self.desk.catch_up()
         found = self.desk.overview(self._seat(request), request.query_params.get("run", ""))
         return JSONResponse({**found, "progress": asdict(found["progress"])})
 
     def assets(self, request: Request) -> Response:
         """The keys of all assets that pass the filter, and the first cards."""
         wanted = parse_filter(request.query_params)
-        self.desk.log.refresh()
+        self.desk.catch_up()
         keys = [card.key for card in self.desk.find(wanted)]
         first = self.desk.cards(keys[:40], self._seat(request))
         return JSONResponse({"keys": keys, "cards": first})

@@ -6,7 +6,7 @@ import { compareView, compareZoom, comparedBlobs, drawCompare, pickPane, toggleD
 import { askAgain, askBulk, askFile, askName, askNote, askReason, askVary, busy, confirmFile, showHelp } from "./dialogs.js";
 import { h, plural, toast, when } from "./dom.js";
 import {
-  changed, decide, focusAt, focused, keep, loadList, loadOverview, model, moveSpot, nextOpen, refreshCards, remember,
+  changed, decide, focusAt, focused, keep, loadList, loadOverview, model, moveSpot, nextOpen, refreshCards, remember, recallUndoable,
   setSpot, spotted, undo, watch,
 } from "./model.js";
 import { drawSheet, redraw, setSize, sheetView, showFocus, sizeIndex } from "./sheet.js";
@@ -437,6 +437,7 @@ async function watchOthers() {
 
 async function boot() {
   readAddress();
+  recallUndoable();
   model.start = await get("/api/start");
   document.body.dataset.ground = GROUNDS[ground];
   buildBar(document.getElementById("bar"), document.getElementById("shelf"), handlers);
@@ -447,7 +448,7 @@ async function boot() {
   showEmpty();
   document.addEventListener("keydown", onKey);
   acceptDrops();
-  setInterval(watchOthers, 8000);
+  setInterval(watchOthers, 10000);
   document.addEventListener("visibilitychange", watchOthers);
   document.body.dataset.ready = "true";
   while (!model.start.name) await rename();

@@ -189,9 +189,19 @@ export function decide(key, kind, values = {}, { undoable = true, shown = true }
   });
 }
 
+// What can be undone outlives a reload of this window.
+function keepUndoable() {
+  try { sessionStorage.setItem("assetmill-undo", JSON.stringify(model.undoable)); } catch { /* storage is off or full */ }
+}
+
+export function recallUndoable() {
+  try { model.undoable = JSON.parse(sessionStorage.getItem("assetmill-undo")) || []; } catch { model.undoable = []; }
+}
+
 export function remember(step) {
   model.undoable.push(step);
   if (model.undoable.length > 200) model.undoable.shift();
+  keepUndoable();
 }
 
 // Takes back the last thing done in this window; gives what it was, or null when there is nothing.
@@ -199,6 +209,7 @@ export async function undo() {
   await Promise.all(pending.values());
   const step = model.undoable.pop();
   if (!step) return null;
+  keepUndoable();
   if (step.decisions.length === 1) {
     const [key, undone] = step.decisions[0];
     if (!model.cards.has(key)) await refreshCards([key]);

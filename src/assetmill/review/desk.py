@@ -186,10 +186,9 @@ class Desk:
         )
         index = open_index(self.store, self.config.name)
         history = index.history([card.id])[card.id]
+        taken_back = find_taken_back(self.store, self.config.name, [])
         with self._lock:
-            self.gallery = self.gallery.with_card(
-                refresh_card(card, history, find_taken_back(self.store, self.config.name, []))
-            )
+            self.gallery = self.gallery.with_card(refresh_card(card, history, taken_back))
             self._histories = _Histories(index)
         return made
 

@@ -35,8 +35,9 @@ VALUES_SHOWN = 200
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One candidate. `refused` says why a gate refused it, or that it was taken back, or is empty; `rank` is its place among the chosen, 0
-    for none; `master` the blob of its upscaled picture, or empty.
+    """One candidate. `refused` says why a gate refused it, or that it was taken back, or is empty.
+
+    `rank` is its place among the chosen, 0 for none; `master` the blob of its upscaled picture, or empty.
     """
 
     blob: str

@@ -42,6 +42,7 @@ def main(config: Path) -> None:
         page.goto(addresses[0])
         page.fill("dialog input", "Mia")
         page.keyboard.press("Enter")
+        page.wait_for_selector("dialog", state="detached")
         page.wait_for_selector(".row.here")
         for key in ("a", "2", "a", "a", "x", "a", "a", "m", "3", "m"):
             page.keyboard.press(key)

@@ -88,16 +88,18 @@ def measure_runs(config_path: Path, folder: Path, alternations: int) -> dict[str
     threads = set_threads(job.config.run.threads, lanes)
     pipeline.run_job(open_in("warm", channels=True), engines=engines)
     seconds: dict[bool, list[float]] = {True: [], False: []}
+    work: dict[bool, list[float]] = {True: [], False: []}
     for turn in range(alternations):
         # The first of a pair may find the machine cooler: each comes first as often as the other.
         for channels in (True, False) if turn % 2 == 0 else (False, True):
             opened = open_in(f"{turn}-{channels}", channels=channels)
-            start = time.perf_counter()
+            start, worked = time.perf_counter(), time.process_time()
             report = pipeline.run_job(opened, engines=engines, publish_now=channels)
             seconds[channels].append(time.perf_counter() - start)
+            work[channels].append(time.process_time() - worked)
             if channels:
                 published, job = report, opened
-    ratios = [a / b for a, b in zip(seconds[True], seconds[False], strict=True)]
+    ratios, work_ratios = ([a / b for a, b in zip(some[True], some[False], strict=True)] for some in (seconds, work))
     stages = published["stages"]
     return {
         "lanes": lanes,
@@ -110,6 +112,7 @@ def measure_runs(config_path: Path, folder: Path, alternations: int) -> dict[str
         "with": spread(seconds[True]),
         "without": spread(seconds[False]),
         "adds": statistics.median(ratios) - 1,
+        "adds_work": statistics.median(work_ratios) - 1,
         "adds_low": min(ratios) - 1,
         "adds_high": max(ratios) - 1,
         "stages": {name: stages[name] for name in ("cut out", "render", "sign", "upload", "publish") if name in stages},

@@ -22,6 +22,7 @@ def publishing_section(f: dict[str, Any], table: Table) -> str:
         ("with", *seconds("with")),
         ("without", *seconds("without")),
         ("**publishing adds**", f"**{run['adds']:+.1%}**", f"{run['adds_low']:+.1%} to {run['adds_high']:+.1%}"),
+        ("processor time added", f"{run['adds_work']:+.1%}", ""),
     ]
     stages = [(name, s["count"] or "", f"{s['seconds']:.1f}") for name, s in run["stages"].items()]
     marks = [(m["objects"], f"{m['mib']:.0f}") for m in objects["marks"]]

@@ -171,11 +171,13 @@ def _mean_near(
     pixels: np.ndarray, mask: np.ndarray, rows: np.ndarray, columns: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """A mask's mean colour round each pixel, near pixels counting most, float32 (N, 3), and where there is any."""
-    total, weights = np.zeros((len(rows), 3), np.float32), np.zeros(len(rows), np.float32)
+    # Colours and mask side by side, the edge repeated: one look-up per neighbour, without a bound to check.
+    beside = np.concatenate([pixels[..., :3] * mask[..., None], mask[..., None]], axis=2).astype(np.float32)
+    flat = np.pad(beside, ((_REACH, _REACH), (_REACH, _REACH), (0, 0)), mode="edge").reshape(-1, 4)
+    line = mask.shape[1] + 2 * _REACH
+    at = (rows + _REACH) * line + columns + _REACH
+    total = np.zeros((len(rows), 4), np.float32)
     for down in range(-_REACH, _REACH + 1):
         for right in range(-_REACH, _REACH + 1):
-            y, x = np.clip(rows + down, 0, mask.shape[0] - 1), np.clip(columns + right, 0, mask.shape[1] - 1)
-            weight = mask[y, x] * np.float32(np.exp(-(down * down + right * right) / 8))
-            total += pixels[y, x, :3] * weight[:, None]
-            weights += weight
-    return total / np.maximum(weights, 1e-12)[:, None], weights > 0
+            total += flat[at + (down * line + right)] * np.float32(np.exp(-(down * down + right * right) / 8))
+    return total[:, :3] / np.maximum(total[:, 3:], 1e-12), total[:, 3] > 0

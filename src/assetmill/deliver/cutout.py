@@ -341,14 +341,15 @@ def _gather(
     pixels: np.ndarray, mask: np.ndarray, rows: np.ndarray, columns: np.ndarray, reach: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """A mask's mean colour round each pixel, near pixels counting most, float32 (N, 3), and where there is any."""
-    total = np.zeros((len(rows), 3), np.float32)
-    weights = np.zeros(len(rows), np.float32)
+    # Colours and mask side by side, the edge repeated: one look-up per neighbour, without a bound to check.
+    beside = np.concatenate([pixels * mask[..., None], mask[..., None]], axis=2).astype(np.float32)
+    flat = np.pad(beside, ((reach, reach), (reach, reach), (0, 0)), mode="edge").reshape(-1, 4)
+    line = mask.shape[1] + 2 * reach
+    at = (rows + reach) * line + columns + reach
+    total = np.zeros((len(rows), 4), np.float32)
     for down, right in _around(reach):
-        y, x = _inside(rows + down, columns + right, mask.shape)
-        weight = mask[y, x] * np.float32(np.exp(-(down * down + right * right) / 2.0))
-        total += pixels[y, x] * weight[:, None]
-        weights += weight
-    return total / np.maximum(weights, 1e-12)[:, None], weights > 0
+        total += flat[at + (down * line + right)] * np.float32(np.exp(-(down * down + right * right) / 2.0))
+    return total[:, :3] / np.maximum(total[:, 3:], 1e-12), total[:, 3] > 0
 
 
 def _farthest(
@@ -377,7 +378,8 @@ def _grow(mask: np.ndarray) -> np.ndarray:
 
 
 def _inside(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    return np.clip(rows, 0, shape[0] - 1), np.clip(columns, 0, shape[1] - 1)
+    # np.clip takes ten times as long for a few numbers
+    return np.minimum(np.maximum(rows, 0), shape[0] - 1), np.minimum(np.maximum(columns, 0), shape[1] - 1)
 
 
 def _around(reach: int) -> list[tuple[int, int]]:

@@ -21,7 +21,9 @@ def listen(host: str, port: int | None) -> socket.socket:
     """A listening socket; without a port PORT, or any free one where that is taken. Raises InputError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for candidate in (PORT, 0) if port is None else (port,):
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        # The protocol must be named: asyncio turns Nagle's algorithm off only where it is, and each answer would wait
+        # 40 ms for the acknowledgement of its header.
+        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind((host.strip("[]"), candidate))

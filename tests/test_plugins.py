@@ -1,4 +1,4 @@
-"""A package that adds an engine, a judge, an upscaler and a gate: installed, named by a config, used end to end."""
+"""A package that adds an engine of each role and a gate: installed, named by a config, used end to end."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from assetmill.config import JudgeConfig, UpscaleConfig
@@ -99,6 +100,22 @@ def test_as_a_user_runs_it(tmp_path: Path) -> None:
     result = subprocess.run([*command[:3], "check", *command[4:]], capture_output=True, text=True, timeout=120)
     assert result.returncode == 2
     assert "the engine 'stripes' is unknown" in result.stderr
+
+
+def test_a_segmenter_cuts_out(installed: Path, tmp_path: Path) -> None:
+    """A plug-in's segmenter makes the cut-outs of channels that want them, and its licence is shown."""
+    from assetmill.operate.cutouts import open_cutter
+
+    channels = {"icons": {"renditions": [{"name": "icon", "ground": "transparent"}]}}
+    job = make(tmp_path / "flags", cutout={"engine": "corner"}, publish={"channels": channels}).job()
+    assert job.licences["cutout"] == "apache-2.0 (commercial use)"
+    cutter = open_cutter(job.config, registry.load_segmenter(job.segmenter, job.config.cutout))
+    assert cutter is not None
+    pixels = np.full((32, 32, 3), 255, np.uint8)
+    pixels[8:24, 8:24] = (20, 60, 120)
+    rgba, verdicts = cutter.cut(pixels)
+    assert np.array_equal(rgba[..., 3] == 255, (pixels != 255).any(-1))
+    assert all(v.passed for v in verdicts)
 
 
 def test_in_a_combination(installed: Path, tmp_path: Path) -> None:

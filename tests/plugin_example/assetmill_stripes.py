@@ -1,4 +1,4 @@
-"""What another package adds to assetmill: a generator, a judge, an upscaler and a gate. See docs/plugins.md."""
+"""What another package adds: a generator, a judge, an upscaler, a segmenter and a gate. See docs/plugins.md."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from assetmill.config import JudgeConfig, JudgePartConfig, ModelConfig, UpscaleConfig
+from assetmill.config import CutoutConfig, JudgeConfig, JudgePartConfig, ModelConfig, UpscaleConfig
 from assetmill.curate.gates import Verdict
-from assetmill.engines.protocols import Generated, Judged, JudgeSpec, ModelSpec, OnStep, UpscalerSpec
+from assetmill.engines.protocols import Generated, Judged, JudgeSpec, ModelSpec, OnStep, SegmenterSpec, UpscalerSpec
 from assetmill.records import InputError, Problem, Request, content_key
 
 Resolve = Callable[[Path | str], Path]
@@ -133,6 +133,29 @@ class SmoothUpscaler:
     def upscale(self, pixels: np.ndarray, texts: Sequence[str] | None = None) -> np.ndarray:
         size = (pixels.shape[2] * self.scale, pixels.shape[1] * self.scale)
         return np.stack([np.asarray(Image.fromarray(p).resize(size, self._filter)) for p in pixels])
+
+
+class Corner:
+    """The segmenter `corner`: takes for the object whatever has another colour than the first pixel."""
+
+    @staticmethod
+    def resolve(config: CutoutConfig, resolve: Resolve) -> SegmenterSpec:
+        key = content_key("segmenter", {"engine": "corner", "epoch": 1})
+        return SegmenterSpec(key, "corner", licence="apache-2.0", commercial=True)
+
+    @staticmethod
+    def load(spec: SegmenterSpec, config: CutoutConfig) -> CornerSegmenter:
+        return CornerSegmenter(spec.key)
+
+
+class CornerSegmenter:
+    """See Corner."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def segment(self, pixels: np.ndarray) -> np.ndarray:
+        return np.where((pixels != pixels[0, 0]).any(axis=-1), 255, 0).astype(np.uint8)
 
 
 class BrightGate:

@@ -31,6 +31,9 @@ _SOFT, _SOFT_REACH = 0.25, 3.0
 _RIM, _PLATEAU = 8, 0.7
 """Pixels round a hole that are looked at, and how near to its colour there the object must be half that far out."""
 
+_STEEP, _HOLE_REACH = 2.5, 4.0
+"""How many times a hole's level its rim rises to; the highest level, in tolerances."""
+
 _SPECK = 2e-4
 """Pieces of less than this share of the picture are dirt on the ground, or dents in the object."""
 
@@ -40,10 +43,10 @@ _MAX_EDGE = 4
 _FULL = 0.9
 """An edge ends where pixels are this near to what lies further in."""
 
-_MIXED = 0.35
+_MIXED = 0.25
 """An edge ends where fewer of the pixels at one depth are mixtures."""
 
-_ON_LINE = 0.4
+_ON_LINE = 0.5
 """A colour is a mixture where it lies no further off the line of two, as a share of its distance from the ground."""
 
 _OVERSHOOT = 0.12
@@ -86,7 +89,7 @@ def cut_out(pixels: np.ndarray, *, tolerance: float = TOLERANCE, holes: bool = T
     ground = estimate_ground(pixels, lab, tolerance)
     distance = ground.distance(lab)
     open_ground = _flood(distance, ground.reach, tolerance, holes)
-    object_mask = _without_specks(_peel(distance, ~open_ground))
+    object_mask = _without_specks(_peel(distance, ~open_ground), distance)
     edges = _solve_edges(pixels, distance, object_mask, ground)
     rgba = np.dstack([edges.colours, np.rint(edges.alpha * 255).astype(np.uint8)])
     return Cutout(bleed(rgba), float(edges.alpha.mean()), ground, edges.width)
@@ -124,22 +127,22 @@ def bleed(rgba: np.ndarray, width: int = _BLEED) -> np.ndarray:
 
     Scalers and mip maps mix colours under transparency into edges; plain black beyond keeps files small.
     """
-    out = rgba.copy()
-    clear = out[..., 3] == 0
-    out[clear] = 0
+    clear = rgba[..., 3] == 0
+    out = rgba * ~clear[..., None]
     if clear.all():
         return out
     away = _depths(clear, width + 1)
     rows, columns = np.nonzero((away > 0) & (away <= width))
     steps = away[rows, columns]
+    colours, depths = out.reshape(-1, 4), away.ravel()
     for step in range(1, width + 1):
         y, x = rows[steps == step], columns[steps == step]
         total = np.zeros((len(y), 3), np.int32)
         count = np.zeros((len(y), 1), np.int32)
         for down, right in _around(1):
-            there = _inside(y + down, x + right, clear.shape)
-            known = (away[there] < step)[:, None]
-            total += np.where(known, out[there][:, :3], 0)
+            there = _places(y + down, x + right, clear.shape)
+            known = (depths.take(there) < step)[:, None]
+            total += colours.take(there, axis=0)[:, :3] * known
             count += known
         out[y, x, :3] = (total + count // 2) // count
     return out
@@ -155,15 +158,18 @@ def _flood(distance: np.ndarray, reach: float, tolerance: float, holes: bool) ->
     """
     from scipy import ndimage
 
-    near = (distance <= reach) | ((distance <= _SOFT_REACH * tolerance) & (_slope(distance) <= _SOFT * tolerance))
-    labels, count = ndimage.label(near)
-    open_label = np.zeros(count + 1, bool)
+    even = (distance <= _SOFT_REACH * tolerance) & (_slope(distance) <= _SOFT * tolerance)
+    labels, count = ndimage.label((distance <= reach) | even)
+    is_open = np.zeros(count + 1, bool)
     for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
-        open_label[side] = True
-    open_label[0] = False
+        is_open[side] = True
+    is_open[0] = False
+    ground = is_open[labels]
     if holes:
-        open_label |= _holes(distance, labels, count, reach, open_label)
-    return open_label[labels]
+        ground |= _holes(distance, ~ground & (distance <= reach), reach, reach)
+        # What a soft generator leaves in a hole may stray further; then its rim must be all the steeper.
+        ground |= _holes(distance, ~ground & (distance <= _HOLE_REACH * tolerance), _HOLE_REACH * tolerance, reach)
+    return ground
 
 
 def _slope(values: np.ndarray) -> np.ndarray:
@@ -177,14 +183,15 @@ def _slope(values: np.ndarray) -> np.ndarray:
     return slope
 
 
-def _holes(distance: np.ndarray, labels: np.ndarray, count: int, reach: float, known: np.ndarray) -> np.ndarray:
-    """Which enclosed parts are holes, bool (count + 1,): large enough, of the ground's own colour, with a sharp rim."""
+def _holes(distance: np.ndarray, mask: np.ndarray, level: float, reach: float) -> np.ndarray:
+    """Which of a mask's parts are holes, bool (H, W): not too small, mostly within reach, the rim far above level."""
     from scipy import ndimage
 
+    labels, count = ndimage.label(mask)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     found = np.zeros(count + 1, bool)
     boxes = ndimage.find_objects(labels)
-    for label in np.flatnonzero((sizes >= max(4, _SPECK * labels.size)) & ~known):
+    for label in np.flatnonzero(sizes >= max(4, _SPECK * labels.size)):
         if label == 0:
             continue
         window = tuple(slice(max(side.start - _RIM, 0), side.stop + _RIM) for side in boxes[label - 1])
@@ -198,28 +205,29 @@ def _holes(distance: np.ndarray, labels: np.ndarray, count: int, reach: float, k
             continue
         # A highlight goes on fading into the object; beyond the rim of a hole there is the object at once.
         edge = float(np.median(near))
-        found[label] = edge >= 3 * reach and edge >= _PLATEAU * float(np.median(far))
-    return found
+        found[label] = edge >= _STEEP * level and edge >= _PLATEAU * float(np.median(far))
+    return found[labels]
 
 
 def _peel(distance: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """An object without its halo: soft generators and scalers let it fade out into the ground.
 
-    Pixels at its outside go, one layer after the other, while they are faint beside what lies a few pixels further in.
+    What lies outside goes, one layer after the other, where it is faint beside what lies a few pixels further in.
     Pale parts stay, as they are no fainter than what is behind them.
     """
     scale = max(1.0, min(mask.shape) / 256)
     probe = min(round(4 * scale), 12)
     circle = {(round(probe * np.sin(turn)), round(probe * np.cos(turn))) for turn in np.arange(16) * np.pi / 8}
-    mask = mask.copy()
-    for _ in range(round(_HALO * scale)):
+    layer = max(1, round(scale / 2))
+    mask, strength = mask.copy(), distance.ravel()
+    for _ in range(round(_HALO * scale / layer)):
         depth = _depths(mask, probe)
-        rows, columns = np.nonzero(depth == 1)
+        rows, columns = np.nonzero((depth > 0) & (depth <= layer))
         total, count = np.zeros(len(rows), np.float32), np.zeros(len(rows), np.float32)
         for down, right in sorted(circle):
-            there = _inside(rows + down, columns + right, mask.shape)
-            inner = depth[there] > probe // 2
-            total += np.where(inner, distance[there], 0)
+            there = _places(rows + down, columns + right, mask.shape)
+            inner = depth.take(there) > probe // 2
+            total += strength.take(there) * inner
             count += inner
         faint = distance[rows, columns] * count < _FAINT * total
         mask[rows[faint], columns[faint]] = False
@@ -228,14 +236,16 @@ def _peel(distance: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return mask
 
 
-def _without_specks(mask: np.ndarray) -> np.ndarray:
+def _without_specks(mask: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """An object without pieces that are too small, or faint beside the strongest: dirt and blotches of the ground."""
     from scipy import ndimage
 
     labels, count = ndimage.label(mask, np.ones((3, 3), bool))
     if count <= 1:
         return mask
     sizes = np.bincount(labels.ravel())
-    keep = sizes >= max(4, _SPECK * mask.size)
+    strength = np.concatenate([[0], ndimage.maximum(distance, labels, np.arange(1, count + 1))])
+    keep = (sizes >= max(4, _SPECK * mask.size)) & (strength >= _FAINT * strength.max())
     keep[0] = False
     return keep[labels]
 
@@ -341,28 +351,29 @@ def _gather(
     pixels: np.ndarray, mask: np.ndarray, rows: np.ndarray, columns: np.ndarray, reach: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """A mask's mean colour round each pixel, near pixels counting most, float32 (N, 3), and where there is any."""
-    # Colours and mask side by side, the edge repeated: one look-up per neighbour, without a bound to check.
-    beside = np.concatenate([pixels * mask[..., None], mask[..., None]], axis=2).astype(np.float32)
-    flat = np.pad(beside, ((reach, reach), (reach, reach), (0, 0)), mode="edge").reshape(-1, 4)
-    line = mask.shape[1] + 2 * reach
-    at = (rows + reach) * line + columns + reach
-    total = np.zeros((len(rows), 4), np.float32)
+    colours = pixels.reshape(-1, pixels.shape[2])
+    total = np.zeros((len(rows), 3), np.float32)
+    weights = np.zeros(len(rows), np.float32)
     for down, right in _around(reach):
-        total += flat[at + (down * line + right)] * np.float32(np.exp(-(down * down + right * right) / 2.0))
-    return total[:, :3] / np.maximum(total[:, 3:], 1e-12), total[:, 3] > 0
+        there = _places(rows + down, columns + right, mask.shape)
+        weight = mask.take(there) * np.float32(np.exp(-(down * down + right * right) / 2.0))
+        total += colours.take(there, axis=0) * weight[:, None]
+        weights += weight
+    return total / np.maximum(weights, 1e-12)[:, None], weights > 0
 
 
 def _farthest(
     pixels: np.ndarray, distance: np.ndarray, rows: np.ndarray, columns: np.ndarray, reach: int
 ) -> np.ndarray:
     """The colour farthest from the ground round each pixel, float32 (N, 3): the core of what is too thin for a core."""
+    colours = pixels.reshape(-1, 3)
     best = distance[rows, columns]
     found = pixels[rows, columns].astype(np.float32)
     for down, right in _around(reach):
-        y, x = _inside(rows + down, columns + right, distance.shape)
-        better = distance[y, x] > best
-        best = np.where(better, distance[y, x], best)
-        found = np.where(better[:, None], pixels[y, x], found)
+        there = _places(rows + down, columns + right, distance.shape)
+        better = distance.take(there) > best
+        best = np.where(better, distance.take(there), best)
+        found = np.where(better[:, None], colours.take(there, axis=0), found)
     return found
 
 
@@ -377,9 +388,10 @@ def _grow(mask: np.ndarray) -> np.ndarray:
     return tall
 
 
-def _inside(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    # np.clip takes ten times as long for a few numbers
-    return np.minimum(np.maximum(rows, 0), shape[0] - 1), np.minimum(np.maximum(columns, 0), shape[1] - 1)
+def _places(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Indices of pixels in the flattened picture, those beyond its edge brought back to it."""
+    y, x = np.minimum(np.maximum(rows, 0), shape[0] - 1), np.minimum(np.maximum(columns, 0), shape[1] - 1)
+    return y * shape[1] + x
 
 
 def _around(reach: int) -> list[tuple[int, int]]:

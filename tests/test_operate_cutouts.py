@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from assetmill.deliver.picture import decode
 from assetmill.engines.protocols import Engines, Generated
 from assetmill.engines.simulated import SimulatedGenerator
 from assetmill.operate.cutouts import Cutter, cutter_key, open_cutter, resolve_cutouts, wants_cutouts
+from assetmill.operate.gc import collect
 from assetmill.pipeline import load_engines
 from assetmill.records import GateRecord, InputError, OutcomeRecord, Request, VariantRecord
 from productions import Production
@@ -217,3 +219,33 @@ def test_own_transparency_is_kept() -> None:
     assert np.array_equal(rgba[..., 3], pixels[..., 3])
     assert all(v.passed for v in verdicts)
     assert "cutout-ground" not in {v.gate for v in verdicts}
+
+
+# --- afterwards ---------------------------------------------------------------------------------------------------
+
+
+def test_kept_versions_keep_their_cutouts(tmp_path: Path) -> None:
+    """A cut-out that was made anew stays as long as a kept catalog version names it, and goes with the version."""
+
+    class Rings(Whole):
+        def _disc(self, request: Request) -> np.ndarray:
+            pixels = super()._disc(request)
+            pixels[20:28, 20:28] = 255
+            return pixels
+
+    made = toys(tmp_path, retention={"grace_hours": 0, "orphans": 0, "version_days": 0, "versions": 2})
+    run(made, Rings, publish_now=True)
+    before = {v.cutout for v in variants(made).values()}
+    made.change(cutout={"holes": False})
+    run(made, Rings, publish_now=True)
+    after = {v.cutout for v in variants(made).values()}
+    assert len(made.catalog.versions()) == 2
+    assert before != after
+    later = time.time() + 86_400 * 400
+    collect(made.store, made.job().config, delete=True, now=later)
+    assert all(made.catalog.verify(v.version).passed for v in made.catalog.versions())
+    made.change(retention={"versions": 1})
+    collect(made.store, made.job().config, delete=True, now=later)
+    left = {key.rpartition("/")[2].removesuffix(".png") for key in (i.key for i in made.store.list("blobs/"))}
+    assert not (before - after) & left
+    assert after <= left

@@ -23,7 +23,7 @@ from assetmill.storage.store import CorruptObject, MissingObject, Store
 
 _HASH = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
-ENTRY_COLUMNS = ("blob", "master", "object_key", "renditions", "request")
+ENTRY_COLUMNS = ("blob", "master", "cutout", "object_key", "renditions", "request")
 """Columns of a catalog that name objects of the store."""
 
 _UNSETTLED = ("pending_review", "transient")

@@ -438,14 +438,15 @@ async function watchOthers() {
 async function boot() {
   readAddress();
   recallUndoable();
-  model.start = await get("/api/start");
+  // Side by side: what is waited for is the slowest of them, not their sum.
+  [model.start] = await Promise.all([get("/api/start"), loadList(), loadOverview()]);
   document.body.dataset.ground = GROUNDS[ground];
   buildBar(document.getElementById("bar"), document.getElementById("shelf"), handlers);
   watch(draw);
-  showSheet();
-  await Promise.all([loadList(), loadOverview()]);
+  drawBar();
   buildFilters();
-  showEmpty();
+  showSheet();
+  drawLine(line);
   document.addEventListener("keydown", onKey);
   acceptDrops();
   setInterval(watchOthers, 10000);

@@ -2,7 +2,7 @@
 // thousand pictures scroll like ten.
 
 import { h, icon, number, plural } from "./dom.js";
-import { ensure, focusAt, model, setSpot } from "./model.js";
+import { ensure, focusAt, focused, model, setSpot } from "./model.js";
 
 const SIZES = [96, 148, 208];
 const WHO = 236; // width of the column that says which asset it is
@@ -17,8 +17,9 @@ const LABELS = {
 
 let frame; // scrolls
 let field; // as high as all rows
-let drawn = new Map(); // index -> { element, card }
-let geometry = { size: 148, row: 0, columns: 1 };
+let drawn = new Map(); // index -> { element, card, key, mark }
+let geometry = { size: 148, row: 1, columns: 1, height: 0 };
+let sideways = new Map(); // asset key -> how far its pictures are scrolled
 let open = () => {};
 
 export function sheetView({ onOpen }) {
@@ -26,8 +27,10 @@ export function sheetView({ onOpen }) {
   drawn = new Map();
   field = h("div", { class: "field" });
   frame = h("div", { class: "sheet", role: "list", "aria-label": "Assets" }, field);
-  frame.addEventListener("scroll", () => requestAnimationFrame(draw), { passive: true });
-  new ResizeObserver(() => { measure(); draw(true); }).observe(frame);
+  frame.addEventListener("scroll", redraw, { passive: true });
+  // Scrolling does not bubble; caught on its way down it tells which rows were moved sideways.
+  field.addEventListener("scroll", ({ target }) => sideways.set(target.parentElement.dataset.key, target.scrollLeft), { capture: true, passive: true });
+  new ResizeObserver(() => { draw({ all: measure() }); }).observe(frame);
   return frame;
 }
 
@@ -40,12 +43,13 @@ export function sizeIndex() {
 export function setSize(at) {
   try { localStorage.setItem("assetmill-size", at); } catch { /* storage is off */ }
   measure();
-  draw(true);
+  draw({ all: true });
   showFocus();
 }
 
+// What fits where; says whether rows must look otherwise than before.
 function measure() {
-  if (!frame) return;
+  const before = JSON.stringify({ ...geometry, height: 0 });
   const size = SIZES[sizeIndex()];
   // As wide as most assets need; a row with more pictures scrolls sideways.
   const counts = [...model.cards.values()].map((card) => card.pictures.length).sort((a, b) => a - b);
@@ -55,60 +59,68 @@ function measure() {
   const wanted = (narrow ? 0 : WHO) + most * (size + 10) + 40;
   const columns = Math.min(Math.max(Math.floor(width / wanted), 1), 3);
   const facts = !narrow && width / columns > wanted + 290;
-  geometry = { size, columns, narrow, facts, row: size + PAD + (narrow ? 58 : 0) };
+  const fits = Math.floor((width / columns - (narrow ? 20 : WHO + 30) - (facts ? 274 : 0)) / (size + 10));
+  geometry = { size, columns, narrow, facts, fits, row: size + PAD + (narrow ? 58 : 0), height: frame.clientHeight };
   field.style.setProperty("--size", `${size}px`);
   field.style.setProperty("--columns", columns);
   field.classList.toggle("narrow", narrow);
+  return JSON.stringify({ ...geometry, height: 0 }) !== before;
 }
 
 export function drawSheet() {
   measure();
-  draw(true);
+  draw({ all: true });
 }
 
 function range() {
-  const { row, columns } = geometry;
+  const { row, columns, height } = geometry;
   const top = Math.floor(frame.scrollTop / row) - 2;
-  const bottom = Math.ceil((frame.scrollTop + frame.clientHeight) / row) + 2;
+  const bottom = Math.ceil((frame.scrollTop + height) / row) + 2;
   return [Math.max(top * columns, 0), Math.min(bottom * columns, model.keys.length)];
 }
 
-function draw(all = false) {
+// Draws the rows in view: those that are new, those whose asset or focus changed, or all of them. Whatever is read of
+// the layout is read before anything is written: each read after a write would lay out the page once more.
+function draw({ all = false } = {}) {
   if (!frame?.isConnected) return;
   const { row, columns } = geometry;
-  field.style.height = `${Math.ceil(model.keys.length / columns) * row}px`;
   const [from, to] = range();
+  const wasFocused = frame.contains(document.activeElement?.closest?.(".thumb") ?? null);
+  const height = `${Math.ceil(model.keys.length / columns) * row}px`;
+  if (field.style.height !== height) field.style.height = height;
   for (const [i, { element }] of drawn) {
-    if (i < from || i >= to || (all && i >= model.keys.length)) {
+    if (i < from || i >= to) {
       element.remove();
       drawn.delete(i);
     }
   }
-  const active = document.activeElement?.closest?.(".thumb");
-  const wasFocused = active && frame.contains(active);
+  const fresh = document.createDocumentFragment();
   for (let i = from; i < to; i++) {
     const key = model.keys[i];
     const card = model.cards.get(key);
     const old = drawn.get(i);
     const mark = i === model.focus ? `${model.spot} ${model.marked.join()}` : "";
-    if (!old || all || old.card !== card || old.key !== key || old.mark !== mark) {
-      const element = card ? rowOf(card, i) : h("article", { class: "row empty-row", role: "listitem" });
-      element.style.transform = `translate(${(i % columns) * 100}%, ${Math.floor(i / columns) * row}px)`;
-      element.style.height = `${row - 8}px`;
-      if (old) {
-        const scrolled = old.element.querySelector(".strip")?.scrollLeft || 0;
-        old.element.replaceWith(element);
-        if (scrolled) element.querySelector(".strip").scrollLeft = scrolled;
-      } else field.append(element);
-      drawn.set(i, { element, card, key, mark });
-    }
+    if (old && !all && old.card === card && old.key === key && old.mark === mark) continue;
+    const element = card ? rowOf(card, i, old?.key === key ? old.element : null) : h("article", { class: "row empty-row", role: "listitem" });
+    element.style.transform = `translate(${(i % columns) * 100}%, ${Math.floor(i / columns) * row}px)`;
+    element.style.height = `${row - 8}px`;
+    if (old) old.element.replaceWith(element);
+    else fresh.append(element);
+    const aside = sideways.get(key);
+    if (aside) requestAnimationFrame(() => { element.querySelector(".strip").scrollLeft = aside; });
+    drawn.set(i, { element, card, key, mark });
   }
+  if (fresh.childNodes.length) field.append(fresh);
   if (wasFocused) thumbElement()?.focus({ preventScroll: true });
-  ensure(from, to + 20);
+  ensure(from - 10, to + 40);
 }
 
+// At most one drawing a frame, however much changes or however fast one scrolls.
+let waiting = false;
 export function redraw() {
-  draw(false);
+  if (waiting) return;
+  waiting = true;
+  requestAnimationFrame(() => { waiting = false; draw(); });
 }
 
 function thumbElement() {
@@ -120,16 +132,19 @@ export function showFocus({ take = true } = {}) {
   if (!frame?.isConnected || !model.keys.length) return;
   const { row, columns } = geometry;
   const top = Math.floor(model.focus / columns) * row;
-  const room = frame.clientHeight;
-  if (top < frame.scrollTop + 8) frame.scrollTop = Math.max(top - row * 0.35, 0);
-  else if (top + row > frame.scrollTop + room) frame.scrollTop = top + row * 1.35 - room;
-  draw(false);
+  const room = geometry.height;
+  const at = frame.scrollTop;
+  if (top < at + 8) frame.scrollTop = Math.max(top - row * 0.35, 0);
+  else if (top + row > at + room) frame.scrollTop = top + row * 1.35 - room;
+  draw();
   const thumb = thumbElement();
   if (thumb && take) thumb.focus({ preventScroll: true });
-  thumb?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  if (thumb && focused().pictures.length > geometry.fits) thumb.scrollIntoView({ block: "nearest", inline: "nearest" });
 }
 
-function rowOf(card, index) {
+// The row of an asset. Images of the row it takes the place of are moved over, not loaded and decoded again.
+function rowOf(card, index, old) {
+  const images = new Map(old ? [...old.querySelectorAll("img")].map((img) => [img.getAttribute("src"), img]) : []);
   const here = index === model.focus;
   const label = card.statuses.find((s) => LABELS[s]);
   const chips = [];
@@ -147,7 +162,7 @@ function rowOf(card, index) {
     card.title ? h("span", { class: "title" }, card.title) : null,
     h("span", { class: "text", title: card.text }, card.text || card.reason),
     h("span", { class: "chips" }, chips));
-  const thumbs = card.pictures.map((p, n) => thumb(card, p, n, index, here));
+  const thumbs = card.pictures.map((p, n) => thumb(card, p, n, index, here, images));
   if (!thumbs.length) thumbs.push(h("p", { class: "none" }, card.reason || "No pictures yet: the next run makes them."));
   return h("article", { class: `row${here ? " here" : ""} is-${label || "review"}`, role: "listitem", "aria-label": card.id, dataset: { key: card.key } },
     who, h("div", { class: "strip" }, thumbs),
@@ -198,7 +213,7 @@ export function badges(p, here = false) {
   return found;
 }
 
-function thumb(card, p, n, index, here) {
+function thumb(card, p, n, index, here, images) {
   const spot = here && p.blob === model.spot;
   const choose = async () => {
     if (model.focus !== index) await focusAt(index, { spot: p.blob });
@@ -208,12 +223,12 @@ function thumb(card, p, n, index, here) {
     type: "button", class: pictureClass(p, here), dataset: { blob: p.blob }, tabindex: spot ? "0" : "-1",
     "aria-label": describe(card, p, n), "aria-pressed": String(p.approved), onclick: choose,
     ondblclick: async () => { await choose(); open(); },
-  }, framed(p, here), h("span", { class: "caption" }, captionOf(p, n)));
+  }, framed(p, here, images.get(`/thumbnails/${p.blob}.webp`)), h("span", { class: "caption" }, captionOf(p, n)));
 }
 
 // A small copy in a frame of its own shape, with what was decided on it.
-export function framed(p, here) {
-  const frame = h("span", { class: "frame" }, image(p), badges(p, here));
+export function framed(p, here, img = image(p)) {
+  const frame = h("span", { class: "frame" }, img, badges(p, here));
   const ratio = p.width / p.height || 1;
   frame.style.width = `${Math.min(ratio, 1) * 100}%`;
   frame.style.aspectRatio = String(ratio);

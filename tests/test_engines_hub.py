@@ -13,10 +13,11 @@ from safetensors.numpy import save
 from typer.testing import CliRunner
 
 from assetmill.cli import app
-from assetmill.config import ModelConfig, load_yaml
+from assetmill.config import ModelConfig
 from assetmill.engines import facts, hub
 from assetmill.engines.hub import config_of, find_model, list_models, pinned_revision, verify_model
 from assetmill.records import OPERATIONS, InputError
+from assetmill.yaml_text import load_yaml
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -244,7 +244,9 @@ def _without_specks(mask: np.ndarray, distance: np.ndarray) -> np.ndarray:
     if count <= 1:
         return mask
     sizes = np.bincount(labels.ravel())
-    strength = np.concatenate([[0], ndimage.maximum(distance, labels, np.arange(1, count + 1))])
+    strength = np.zeros(count + 1, distance.dtype)
+    np.maximum.at(strength, labels.ravel(), distance.ravel())  # ndimage.maximum sorts all pixels first
+    strength[0] = 0
     keep = (sizes >= max(4, _SPECK * mask.size)) & (strength >= _FAINT * strength.max())
     keep[0] = False
     return keep[labels]

@@ -45,13 +45,14 @@ FILES = 4
 """Of each asset: three renditions and a sidecar."""
 
 
-def run_warm(command: str, config: str) -> None:
-    """`assetmill COMMAND CONFIG` in a forked process."""
+def run_warm(command: str, config: str, environment: dict[str, str]) -> None:
+    """`assetmill COMMAND CONFIG` in a forked process. What it says goes into the file `said` beside the config."""
     from assetmill import cli
 
-    nothing = os.open(os.devnull, os.O_RDWR)
+    said = os.open(Path(config).parent / "said", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     for stream in (0, 1, 2):
-        os.dup2(nothing, stream)
+        os.dup2(said, stream)
+    os.environ.update(environment)  # the mother of all may be older than a bucket's credentials
     sys.argv = ["assetmill", command, config]
     cli.main()
 
@@ -129,9 +130,12 @@ def test_no_catalog_is_torn(tmp_path: Path, moto_endpoint: Endpoint) -> None:
         shop.toys.change(publish={"provenance": {"creator": f"night {night}"}}, **change)
         before, files = shop.check(), shop.num_published()
         begun = _some_file(shop, files) if chance.random() < 0.8 else None
-        process = mother.Process(target=run_warm, args=(command, str(shop.toys.path)))
+        process = mother.Process(target=run_warm, args=(command, str(shop.toys.path), dict(os.environ)))
         process.start()
-        killed = kill_after(process, chance.uniform(0, 0.25 if begun else 0.5), begun)
+        try:
+            killed = kill_after(process, chance.uniform(0, 0.25 if begun else 0.5), begun)
+        except AssertionError as error:
+            raise AssertionError((shop.toys.folder / "said").read_text()) from error
         after = shop.check()
         assert after in (before, before + 1)
         if killed:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from assetmill.records import CandidateRecord, InputError, asset_key, blob_key
+from assetmill.storage.bans import ban, lift
+from assetmill.storage.catalog import open_catalog
 from assetmill.storage.decisions import (
     NOTHING,
     Decision,
@@ -25,7 +27,7 @@ from assetmill.storage.layout import blob_path, decision_path, decisions_prefix
 from assetmill.storage.reviews import decision_bytes
 from assetmill.storage.store import put_blob
 from assetmill.storage.ulid import new_ulid, ulid_time
-from storage_samples import requested
+from storage_samples import entry, requested
 
 NAME = "toys"
 
@@ -75,6 +77,34 @@ def test_a_decision_is_on_record_with_all_that_was_said(store: FolderStore, blob
     assert state.number == 1
     assert dict(state.rejected) == {blobs[1]: "cropped"}
     assert log.of(asset_key("hat")) is NOTHING
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [("model", "tiny"), ("licence", "cc-by-nc*"), ("template", "main"), ("asset", "mug"), ("reviewer", "ada")],
+)
+def test_what_was_taken_back_cannot_be_approved(store: FolderStore, blobs: list[str], kind: str, value: str) -> None:
+    """Whatever a ban is by; it can still be rejected, and approved once the ban is lifted."""
+    request = requested("mug").request
+    catalog = open_catalog(store, NAME)
+    catalog.commit([entry("hat", licence="cc-by-nc-4.0", model=request.model, revision=request.revision)], [], run="R")
+    made = ban(store, NAME, kind, value, reason="withdrawn", by="bob")
+    catalog.withdraw()
+    with pytest.raises(InputError, match=f"{kind} .* was recalled by bob .*withdrawn.*approve another picture"):
+        decide(store, NAME, approve(blobs[0]), 0)
+    decide(store, NAME, Draft(asset_id="mug", kind="reject", by="ada", blob=blobs[1]), 0)
+    lift(store, NAME, [made.id])
+    assert decide(store, NAME, approve(blobs[0]), 1).number == 2
+
+
+def test_a_picture_that_was_taken_back_cannot_be_approved(store: FolderStore, blobs: list[str]) -> None:
+    """Neither a banned one, nor one that another ban took from its approval; others of the asset can."""
+    ban(store, NAME, "blob", blobs[0])
+    ban(store, NAME, "licence", "proprietary", blobs=[blobs[1]], assets=["mug"])
+    for blob in blobs[:2]:
+        with pytest.raises(InputError, match="was recalled"):
+            decide(store, NAME, approve(blob), 0)
+    assert decide(store, NAME, approve(blobs[2]), 0).number == 1
 
 
 def test_stale_and_doubled_posts_are_refused_and_say_what_was_decided(store: FolderStore, blobs: list[str]) -> None:

@@ -168,6 +168,15 @@ class Catalog:
         table = self._table.read(self._known(version), shards_for={asset_key(i) for i in asset_ids})
         return [entry_from_row(row) for row in table.to_pylist()]
 
+    def licence_of(self, revision: str) -> str:
+        """The licence that a model of this revision was last published with; empty where it never was."""
+        versions = [v.version for v in reversed(self.versions()) if not v.problem]
+        for _, rows in self.shards(versions, ["revision", "licence"]):
+            found = dict(zip(rows["revision"].to_pylist(), rows["licence"].to_pylist(), strict=True))
+            if revision in found:
+                return found[revision] or ""
+        return ""
+
     def versions(self) -> list[VersionInfo]:
         """All versions that have not expired, oldest first."""
         return list(map_ahead(self._info, self._table.versions(), threads=self.threads))

@@ -25,16 +25,20 @@ from assetmill.records import (
     CandidateRecord,
     InputError,
     Problem,
+    RequestRecord,
     asset_key,
     canonical_json,
     content_key,
 )
+from assetmill.storage.bans import open_bans
+from assetmill.storage.catalog import open_catalog
 from assetmill.storage.decision_rules import check_against, check_draft
 from assetmill.storage.fold import AssetHistory
 from assetmill.storage.index import open_index
 from assetmill.storage.layout import decision_path, decisions_prefix
 from assetmill.storage.parallel import map_ahead
 from assetmill.storage.reviews import (
+    ADOPTED,
     NOTHING,
     Decision,
     Draft,
@@ -100,9 +104,10 @@ def decide(
 ) -> Decision:
     """Puts a decision on record and gives it. `seen` is the number of the asset's last decision the person saw.
 
-    The picture it names must be a candidate of the asset in the config's index, and its bytes must be whole. `index`
-    and `log` spare reading: without them the store is asked; the new decision is added to `log`. A log that lags behind
-    is no danger. Raises StaleDecision, or InputError for a decision that makes no sense.
+    The picture it names must be a candidate of the asset in the config's index, and its bytes must be whole; what was
+    taken back cannot be approved. `index` and `log` spare reading: without them the store is asked; the new decision is
+    added to `log`. A log that lags behind is no danger. Raises StaleDecision, or InputError for a decision that makes
+    no sense.
     """
     check_draft(draft)
     key = asset_key(draft.asset_id)
@@ -152,6 +157,8 @@ def _find_picture(
         if wanted:
             _check_bytes(store, draft, made)
         request = history.requests[made.request_key]
+        if draft.kind == "approve":
+            _check_bans(store, config_name, draft, request)
         return {"request_key": request.key, "template": request.template, "cell": dict(request.cell)}
     # What was decided on may be lost since; it can still be let go of.
     known = next((d for d in state.decisions if d.blob == draft.blob), None)
@@ -175,6 +182,27 @@ def _check_bytes(store: Store, draft: Draft, made: CandidateRecord) -> None:
                 "choose another candidate, or let a run make this one again",
             )
         ) from error
+
+
+def _check_bans(store: Store, config_name: str, draft: Draft, made: RequestRecord) -> None:
+    """Raises InputError where a ban covers a picture that is to be approved: it would not leave all the same."""
+    try:
+        bans = open_bans(store, config_name)
+    except CorruptObject as error:
+        raise InputError(Problem(f"{draft.asset_id}: whether it was recalled cannot be read: {error}")) from error
+    request = made.request
+    licence = ""
+    if request.engine == ADOPTED:
+        licence = str(dict(request.options).get("licence", ""))
+    elif any(ban.kind == "licence" for ban in bans.bans):
+        licence = open_catalog(store, config_name).licence_of(request.revision)
+    reason = bans.reason(
+        asset_id=draft.asset_id, template=made.template, request=request, licence=licence, reviewer=draft.by,
+        blob=draft.blob,
+    ) or next((str(ban) for ban in bans.bans if draft.blob in ban.blobs), "")  # fmt: skip
+    if reason:
+        way_out = "approve another picture, or lift the ban (`assetmill catalog lift`) before"
+        raise InputError(Problem(f"{draft.asset_id}: the picture {draft.blob[:12]}… cannot leave: {reason}", way_out))
 
 
 def _read_asset(store: Store, config_name: str, key: str) -> ReviewState:

@@ -39,7 +39,7 @@ MEANINGS: Mapping[str, str] = {
     "licences": "Which licences weights may have.",
     "retention": "How long `assetmill gc` keeps what nothing needs.",
     "run": "Chunks, threads and budgets.",
-    "schedule": "When `flows/nightly.py` starts a run.",
+    "schedule": "When nights begin.",
     "model.operation": "What the engine is asked to do, where the row does not say.",
     "model.steps": "Denoising steps; the model's own if left out.",
     "model.guidance": "Guidance scale; the model's own if left out.",
@@ -66,8 +66,6 @@ MEANINGS: Mapping[str, str] = {
     "run.budget.images": "Candidates to make.",
     "run.budget.device_minutes": "Minutes of generating, judging and upscaling.",
     "run.budget.bytes": "Bytes of pictures stored.",
-    "schedule.cron": "Five fields: minute, hour, day, month, weekday.",
-    "schedule.timezone": "Time zone of the cron fields, as `Europe/Berlin`.",
 }
 """What keys mean that the config itself does not describe."""
 

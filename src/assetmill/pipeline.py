@@ -28,6 +28,7 @@ from assetmill.operate.drafts import Drafts
 from assetmill.operate.job import Job, open_job
 from assetmill.operate.loading import load_for
 from assetmill.operate.lock import describe_process, hold_lock
+from assetmill.operate.nights import Night, mark_done, missed_nights, refuse_done
 from assetmill.operate.outlets import Outlets, write_outlets
 from assetmill.operate.press import Press
 from assetmill.operate.produce import BreakerTripped, Chunk, ChunkResult, ChunkWorker, Progress, Silence
@@ -36,7 +37,7 @@ from assetmill.operate.recipes import read_pictures
 from assetmill.operate.report import RunTotals, best_known_rates, build_report, draw_run_sheet
 from assetmill.operate.runs import new_run_id, write_json
 from assetmill.operate.stages import Stages
-from assetmill.records import InputError, Prompt, asset_key, content_key
+from assetmill.records import InputError, Problem, Prompt, asset_key, content_key
 from assetmill.storage.bans import open_bans
 from assetmill.storage.catalog import Catalog
 from assetmill.storage.index import open_index
@@ -105,6 +106,7 @@ class Run:
     totals: RunTotals = field(default_factory=RunTotals)
     lock_lost: threading.Event | None = None
     begun: set[str] = field(default_factory=set)
+    night: Night | None = None
     _alone: threading.Lock = field(default_factory=threading.Lock)
     _dispatcher: Dispatcher | None = None
 
@@ -182,9 +184,20 @@ def begin_run(
     plan_name: str = "",
     make_nothing: bool = False,
     publish_now: bool = True,
+    night: Night | None = None,
+    again: bool = False,
 ) -> Iterator[Run]:
-    """Holds the lock of the job's config, plans under it, and gives the run. Raises AlreadyRunning, InputError."""
+    """Holds the lock of the job's config, plans under it, and gives the run. Raises AlreadyRunning, InputError.
+
+    A run for a `night` that is done raises NightDone, unless it is wanted `again`; its report marks the night.
+    """
+    if night is not None and job.subset:
+        raise InputError(Problem("a night is the whole sheet", "leave out the date, or `--only` and `--limit`"))
+    if night is not None and not again:
+        refuse_done(job.store, job.config.name, night)
     with hold_lock(job.store, job.config.name, owner={"config": str(job.path)}) as lock:
+        if night is not None and not again:
+            refuse_done(job.store, job.config.name, night)  # someone may have ended it since
         # What a recall that was interrupted had not taken out yet, before the plan looks at the catalog.
         job.catalog.withdraw(note="taken out by the next run", always=False)
         job.refresh()
@@ -196,7 +209,7 @@ def begin_run(
         if plan_file is not None:
             check_pins(plan, plan_file, plan_name)
         run = Run(new_run_id(), job, plan, ()) if make_nothing else start_run(job, plan)
-        run.lock_lost = lock.lost
+        run.lock_lost, run.night = lock.lost, night
         if publish_now and plan.to_publish:
             run.open_dispatcher()  # certificate and key are tried before a model loads
         try:
@@ -285,7 +298,12 @@ def finish_run(run: Run, publish_now: bool = True) -> dict[str, Any]:
     )  # fmt: skip
     report["contact_sheet"] = sheet.result() if sheet is not None else None
     report["licences"] = job.licences
+    if run.night is not None:
+        report["night"] = run.night.name
+        report["missed"] = list(missed_nights(job.store, job.config.name, job.config.schedule, run.night))
     write_json(job.store, job.config.name, run.id, "report.json", report)
+    if run.night is not None:
+        mark_done(job.store, job.config.name, run.night, report)
     return report
 
 
@@ -298,13 +316,17 @@ def run_job(
     publish_now: bool = True,
     on_run: Callable[[Run], None] | None = None,
     engines: Engines | None = None,
+    night: Night | None = None,
+    again: bool = False,
 ) -> dict[str, Any]:
     """The whole job in this process. Gives the report (see `build_report`).
 
-    Raises InputError, AlreadyRunning, BreakerTripped, EngineError, StoreUnavailable.
+    Raises InputError, AlreadyRunning, NightDone, BreakerTripped, EngineError, StoreUnavailable.
     """
     progress = progress or Silence()
-    with begin_run(job, plan_file=plan_file, plan_name=plan_name, publish_now=publish_now) as run:
+    with begin_run(
+        job, plan_file=plan_file, plan_name=plan_name, publish_now=publish_now, night=night, again=again
+    ) as run:
         if on_run is not None:
             on_run(run)
         if run.chunks:

@@ -102,18 +102,29 @@ def run(
         Path | None, typer.Option("--plan", metavar="FILE", help="Run exactly this plan, or exit 2 when it is stale.")
     ] = None,
     publish_now: Annotated[bool, typer.Option("--publish/--no-publish", help="Publish what is chosen.")] = True,
+    date: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATE|due", help="As the night of this date, or the one due by the schedule: once, unless --again."
+        ),
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Also when the night of that date is done.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make, rank, upscale and publish what is left to do. Killed at any moment, the same command resumes."""
+    from datetime import UTC, datetime
+
     from assetmill.operate.console import ConsoleProgress
+    from assetmill.operate.nights import night_named
     from assetmill.pipeline import open_job, run_job
 
     plan_file = _read_plan_file(plan_path)
     job = open_job(config, only=only or (), limit=limit, force=force)
+    night = night_named(job.config.schedule, date, datetime.now(UTC)) if date is not None else None
     with ConsoleProgress(stderr_console(), enabled=not as_json) as progress:
         report = run_job(
             job, plan_file=plan_file, plan_name=str(plan_path or ""), progress=progress, publish_now=publish_now,
-            on_run=_stop_on_signal,
+            on_run=_stop_on_signal, night=night, again=again,
         )  # fmt: skip
     _show_report(job, report, as_json)
     raise typer.Exit(report["exit_code"])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from assetmill.config.base import Section
 
@@ -30,5 +31,33 @@ class RunConfig(Section):
 
 
 class ScheduleConfig(Section):
-    cron: str = "0 2 * * *"
-    timezone: str = "UTC"
+    """When nights begin."""
+
+    cron: str = Field("0 2 * * *", description="Five fields: minute, hour, day, month, weekday.")
+    timezone: str = Field(
+        "UTC", description="Time zone of the cron fields, as `Europe/Berlin`; it decides which date a night has."
+    )
+
+    @field_validator("cron")
+    @classmethod
+    def _check_cron(cls, value: str) -> str:
+        from cronsim import CronSim, CronSimError
+
+        if len(value.split()) != 5:
+            raise ValueError("give five fields: minute, hour, day, month, weekday; `0 2 * * *` is every night at two")
+        try:
+            next(CronSim(value, datetime(2024, 1, 1)))
+        except (CronSimError, StopIteration) as error:
+            raise ValueError(f"{value!r} never begins a night: {str(error) or 'no such date'}") from error
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _check_zone(cls, value: str) -> str:
+        from zoneinfo import ZoneInfo
+
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError(f"{value!r} is no time zone; give one as `Europe/Berlin` or `UTC`") from error
+        return value

@@ -40,6 +40,7 @@ def run_command(command: Callable[[], Any]) -> int:
 def _explain(error: Exception) -> int:
     from assetmill.engines.protocols import EngineError
     from assetmill.operate.lock import AlreadyRunning
+    from assetmill.operate.nights import NightDone
     from assetmill.operate.produce import BreakerTripped
     from assetmill.records import InputError
     from assetmill.storage.catalog import CatalogHeld
@@ -49,6 +50,7 @@ def _explain(error: Exception) -> int:
     codes: list[tuple[type[Exception] | tuple[type[Exception], ...], int]] = [
         (InputError, BAD_INPUT),
         (AlreadyRunning, ALREADY_RUNNING),
+        (NightDone, DONE),
         (CatalogHeld, BAD_INPUT),
         (StaleDecision, BAD_INPUT),
         (BreakerTripped, SOME_FAILED),

@@ -4,6 +4,7 @@
     records/<config>/<chunk key>/<attempt>.jsonl         one segment per chunk: the commit mark of its blobs
     index/<config>/…                                     segments compacted into a versioned table
     runs/<config>/<run id>/<name>                        plan, snapshot, report, events
+    nights/<config>/<date>.json                          which nights of the schedule are done
     decisions/<config>/<asset key>/<number>.json         what people decided
     bans/<config>/<ulid>.json                            what was taken back, and what of that was lifted
     catalogs/<config>/…                                  what is published, by version
@@ -160,6 +161,15 @@ def runs_prefix(config: str) -> str:
 def run_path(config: str, run_id: str, name: str) -> str:
     """Key of something a run keeps; `name` may have parts of its own (`snapshot/sheet.csv`)."""
     return check_key(f"{runs_prefix(config)}{_part(run_id)}/{name}")
+
+
+def nights_prefix(config: str) -> str:
+    return f"nights/{_config(config)}/"
+
+
+def night_path(config: str, name: str) -> str:
+    """Key of a night's mark; a time of day in its name keeps no colon, which some file systems refuse."""
+    return f"{nights_prefix(config)}{_part(name.replace(':', '.'))}.json"
 
 
 def references_path(config: str) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from productions import NAME, Production
 from pydantic import ValidationError
 
 from assetmill.config.operation import ScheduleConfig
@@ -27,6 +27,7 @@ from assetmill.operate.nights import (
 )
 from assetmill.pipeline import run_job
 from assetmill.records import InputError
+from productions import NAME, Production
 
 BERLIN = ZoneInfo("Europe/Berlin")
 AT_TWO = ScheduleConfig(cron="30 2 * * *", timezone="Europe/Berlin")
@@ -90,7 +91,7 @@ def test_every_date_has_one_night(start: datetime, minute: int, hour: int) -> No
     names = list(dict.fromkeys(n.name for n in nights))
     assert names == sorted(names)
     days = [datetime.fromisoformat(n).date() for n in names]
-    assert all(b - a == timedelta(days=1) for a, b in zip(days, days[1:], strict=False))
+    assert all(b - a == timedelta(days=1) for a, b in pairwise(days))
     assert 7 <= len(days) <= 8
     assert len({(n.name, n.scheduled.timestamp()) for n in nights}) == len(names)
 

@@ -13,7 +13,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
@@ -36,7 +36,9 @@ from assetmill.operate.publish import Publication, files_by_recipe, publish
 from assetmill.operate.recipes import read_pictures
 from assetmill.operate.report import RunTotals, best_known_rates, build_report, draw_run_sheet
 from assetmill.operate.runs import new_run_id, write_json
+from assetmill.operate.solitude import Solitude
 from assetmill.operate.stages import Stages
+from assetmill.operate.stopping import watched
 from assetmill.records import InputError, Problem, Prompt, asset_key, content_key
 from assetmill.storage.bans import open_bans
 from assetmill.storage.catalog import Catalog
@@ -107,7 +109,7 @@ class Run:
     lock_lost: threading.Event | None = None
     begun: set[str] = field(default_factory=set)
     night: Night | None = None
-    _alone: threading.Lock = field(default_factory=threading.Lock)
+    _solitude: Solitude = field(default_factory=Solitude)
     _dispatcher: Dispatcher | None = None
 
     def open_dispatcher(self) -> Dispatcher:
@@ -136,9 +138,9 @@ class Run:
         )  # fmt: skip
 
 
-def start_run(job: Job, plan: Plan) -> Run:
+def start_run(job: Job, plan: Plan, run_id: str = "") -> Run:
     """Cuts the plan into chunks and, where there is work, writes the snapshot that workers elsewhere start from."""
-    run_id = new_run_id()
+    run_id = run_id or new_run_id()
     settings = job.config.run
     size = min(settings.chunk, settings.budget.images or settings.chunk)
     # Within a priority those of one model stand together, so that models take few turns.
@@ -195,7 +197,8 @@ def begin_run(
         raise InputError(Problem("a night is the whole sheet", "leave out the date, or `--only` and `--limit`"))
     if night is not None and not again:
         refuse_done(job.store, job.config.name, night)
-    with hold_lock(job.store, job.config.name, owner={"config": str(job.path)}) as lock:
+    run_id = new_run_id()
+    with hold_lock(job.store, job.config.name, owner={"config": str(job.path), "run": run_id}) as lock:
         if night is not None and not again:
             refuse_done(job.store, job.config.name, night)  # someone may have ended it since
         # What a recall that was interrupted had not taken out yet, before the plan looks at the catalog.
@@ -208,12 +211,13 @@ def begin_run(
             log.warning("left out of the decisions: %s", problem)
         if plan_file is not None:
             check_pins(plan, plan_file, plan_name)
-        run = Run(new_run_id(), job, plan, ()) if make_nothing else start_run(job, plan)
+        run = Run(run_id, job, plan, ()) if make_nothing else start_run(job, plan, run_id)
         run.lock_lost, run.night = lock.lost, night
         if publish_now and plan.to_publish:
             run.open_dispatcher()  # certificate and key are tried before a model loads
         try:
-            yield run
+            with watched(run, job.store, job.config.name, job.config.run.max_minutes):
+                yield run
         finally:
             if run._dispatcher is not None:
                 run._dispatcher.close()
@@ -360,9 +364,12 @@ def announce(run: Run, progress: Progress) -> None:
 
 
 def make_one_chunk(run: Run, worker: ChunkWorker, number: int) -> ChunkResult | None:
-    """Makes chunk `number` of a run: what a task of an orchestrator does. None when it was not admitted."""
+    """Makes chunk `number` of a run: what a task of an orchestrator does. None when it was not admitted.
+
+    Tasks of one process may call it side by side; a suspect's chunk waits until it is alone.
+    """
     chunk = run.chunks[number]
-    with run._alone if chunk.alone else nullcontext():
+    with run._solitude.alone() if chunk.alone else run._solitude.beside():
         if not admit_chunk(run, chunk):
             return None
         for result in worker.process([chunk]):

@@ -124,7 +124,7 @@ def run(
     with ConsoleProgress(stderr_console(), enabled=not as_json) as progress:
         report = run_job(
             job, plan_file=plan_file, plan_name=str(plan_path or ""), progress=progress, publish_now=publish_now,
-            on_run=_stop_on_signal, night=night, again=again,
+            on_run=_attend, night=night, again=again,
         )  # fmt: skip
     _show_report(job, report, as_json)
     raise typer.Exit(report["exit_code"])
@@ -244,18 +244,10 @@ def _read_plan_file(path: Path | None) -> bytes | None:
         ) from error
 
 
-def _stop_on_signal(run: Run) -> None:
-    """SIGTERM and the first Ctrl-C let the batch on the device end and write what is whole; a second one kills."""
-    import signal
-
+def _attend(run: Run) -> None:
+    """Log lines bear the run's id; SIGTERM and the first Ctrl-C drain it, a second one kills."""
     from assetmill.operate.logs import name_run
+    from assetmill.operate.stopping import stop_on_signal
 
     name_run(run.id)
-
-    def stop(number: int, _frame: Any) -> None:
-        run.reason = run.reason or f"stopped by {signal.Signals(number).name}"
-        run.stop.set()
-        signal.signal(number, signal.SIG_DFL)
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    stop_on_signal(run)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from assetmill.cli.shared import AsJson, ConfigPath, open_store_of, print_facts, stderr_console
+from assetmill.cli.shared import AsJson, By, ConfigPath, open_store_of, print_facts, stderr_console, who
 from assetmill.operate.exits import print_json
 
 runs_app = typer.Typer(help="What ran, and how it ended.", no_args_is_help=True, rich_markup_mode=None)
@@ -41,3 +41,22 @@ def runs_show(
 
     name, store = open_store_of(config)
     print_facts(f"run {run_id}", dict(find_run(store, name, run_id)), as_json)
+
+
+@runs_app.command("cancel")
+def runs_cancel(
+    config: ConfigPath,
+    run_id: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="Only if it is this run; the one going on if left out.")
+    ] = None,
+    reason: Annotated[str, typer.Option("--reason", help="Why; in the run's report.")] = "",
+    by: By = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the run that is going on, on whatever machine, to end: what is whole is published, the rest waits."""
+    from assetmill.operate.stopping import POLL_SECONDS, cancel_run
+
+    name, store = open_store_of(config, read_only=False)
+    asked = cancel_run(store, name, run_id, by=who(by), reason=reason)
+    facts = {"run": asked, "asked": f"it looks every {POLL_SECONDS:.0f} s and ends after the batch on its device"}
+    print_facts("cancel", facts, as_json)

@@ -27,6 +27,12 @@ class RunConfig(Section):
     threads: int | None = Field(None, ge=1, description="torch threads of each lane; the cores shared out if left out.")
     candidates: Literal["webp", "png"] = Field("webp", description="Format candidates are kept in, lossless both.")
     writers: int = Field(2, ge=1, le=64, description="Threads that encode, hash and store.")
+    max_minutes: float | None = Field(
+        None,
+        gt=0,
+        description="Minutes after which a run drains: the batch on the device ends, what is whole is published, the "
+        "exit code is 1.",
+    )
     budget: BudgetConfig = BudgetConfig()
 
 

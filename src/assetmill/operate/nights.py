@@ -30,7 +30,15 @@ log = logging.getLogger(__name__)
 MAX_MISSED = 100
 """Missed nights that are named at most."""
 
-_ENDED = ("done", "done, some items failed", "nothing to do", "budget reached", "cancelled", "catalog held")
+_ENDED = (
+    "done",
+    "done, some items failed",
+    "nothing to do",
+    "budget reached",
+    "cancelled",
+    "timed out",
+    "catalog held",
+)
 """How a night's run ended that needs no other one. Runs that died or were stopped by their machine are made again."""
 
 _NAME = re.compile(r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2})?")

@@ -19,6 +19,7 @@ from assetmill.operate.publish import Publication
 from assetmill.operate.runs import run_time
 from assetmill.operate.settle import extension_of
 from assetmill.operate.stages import Stages
+from assetmill.operate.stopping import CANCELLED, TIMED_OUT
 from assetmill.records import Prompt, Request, content_key
 from assetmill.storage.index import AssetHistory, Index
 from assetmill.storage.layout import run_path, runs_prefix
@@ -113,7 +114,7 @@ def build_report(
     elif published.held:
         status, code = "catalog held", 2
     elif left > len(totals.set_aside) and totals.chunks < num_chunks:
-        status, code = "stopped", 1
+        status, code = next((s for s in (CANCELLED, TIMED_OUT) if reason.startswith(s)), "stopped"), 1
     elif troubled or published.refused or plan.bad_rows or (outlets is not None and outlets.problems):
         status, code = "done, some items failed", 1
     elif not plan.todo and not published.files and not published.removed:

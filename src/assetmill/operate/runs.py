@@ -89,9 +89,12 @@ def find_run(store: Store, config_name: str, run_id: str) -> Mapping[str, Any]:
 
 
 def holder_run_id(store: Store, config_name: str) -> str | None:
-    """The newest run without a report while someone holds the lock, else None."""
-    if lock_holder(store, config_name) is None:
+    """The run that holds the lock, as its lock says, else the newest one without a report; None while it is free."""
+    holder = lock_holder(store, config_name)
+    if holder is None:
         return None
+    if isinstance(holder.get("run"), str):
+        return str(holder["run"])
     prefix = runs_prefix(config_name)
     ids: dict[str, bool] = {}
     for info in store.list(prefix):

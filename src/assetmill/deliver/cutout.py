@@ -7,6 +7,7 @@ segmentation model, and cleans its edges in the same way.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,8 +29,14 @@ _HALO = 12
 _SOFT, _SOFT_REACH = 0.25, 3.0
 """In tolerances: the ground strays so far where it changes by no more than that from pixel to pixel."""
 
+_STEP = 1 / 128
+"""How far to both sides a slope is measured, as a share of the picture's shorter edge."""
+
 _RIM, _PLATEAU = 8, 0.7
 """Pixels round a hole that are looked at, and how near to its colour there the object must be half that far out."""
+
+_SLIVER, _SLIVER_REACH = 2, 2.0
+"""Half the width of slivers beside an object, in pixels of a 256 x 256 picture; how far they stray, in tolerances."""
 
 _STEEP, _HOLE_REACH = 2.5, 4.0
 """How many times a hole's level its rim rises to; the highest level, in tolerances."""
@@ -57,6 +64,9 @@ _HARDLY = 8.0
 
 _BLEED = 4
 """Pixels by which the object's colours go on under transparency, so that no scaler draws in the ground's."""
+
+_ROOM = _BLEED + _MAX_EDGE + 2
+"""Pixels round an object in which its edge and the colours beyond it are looked for."""
 
 _SURE = (0.04, 0.96)
 """Alphas beyond are rounded to 0 and 1: what is left of noise."""
@@ -88,11 +98,21 @@ def cut_out(pixels: np.ndarray, *, tolerance: float = TOLERANCE, holes: bool = T
     lab = to_lab(pixels)
     ground = estimate_ground(pixels, lab, tolerance)
     distance = ground.distance(lab)
-    open_ground = _flood(distance, ground.reach, tolerance, holes)
-    object_mask = _without_specks(_peel(distance, ~open_ground), distance)
-    edges = _solve_edges(pixels, distance, object_mask, ground)
-    rgba = np.dstack([edges.colours, np.rint(edges.alpha * 255).astype(np.uint8)])
-    return Cutout(bleed(rgba), float(edges.alpha.mean()), ground, edges.width)
+    mask = ~_flood(distance, ground.reach, tolerance)
+    rgba = np.zeros((*pixels.shape[:2], 4), np.uint8)
+    window = _window(mask, _ROOM)
+    if window is None:
+        return Cutout(rgba, 0.0, ground)
+    # From here on only the object and what lies close round it is looked at.
+    whole, mask, distance, part = mask, mask[window], distance[window], pixels[window]
+    if holes:
+        mask = mask & ~_holes(distance, mask, ground.reach, tolerance, whole.size)
+    scale = max(1.0, min(whole.shape) / 256)
+    mask = _without_slivers(_peel(distance, mask, scale), distance < _SLIVER_REACH * tolerance, round(_SLIVER * scale))
+    mask = _without_specks(mask, distance, whole.size)
+    edges = _solve_edges(part, distance, mask, _Behind(ground, window, whole.shape))
+    rgba[window] = bleed(np.dstack([edges.colours, np.rint(edges.alpha * 255).astype(np.uint8)]))
+    return Cutout(rgba, float(edges.alpha.sum(dtype=np.float64)) / whole.size, ground, edges.width)
 
 
 def apply_alpha(pixels: np.ndarray, alpha: np.ndarray, *, width: int = 3) -> Cutout:
@@ -134,24 +154,27 @@ def bleed(rgba: np.ndarray, width: int = _BLEED) -> np.ndarray:
     away = _depths(clear, width + 1)
     rows, columns = np.nonzero((away > 0) & (away <= width))
     steps = away[rows, columns]
-    colours, depths = out.reshape(-1, 4), away.ravel()
+    wide = np.pad(out, ((1, 1), (1, 1), (0, 0)))
+    depths = np.pad(away, 1, constant_values=255)  # beyond the picture's edge nothing is known
+    line = wide.shape[1]
+    places, colours, depths = (rows + 1) * line + columns + 1, wide.reshape(-1, 4), depths.ravel()
     for step in range(1, width + 1):
-        y, x = rows[steps == step], columns[steps == step]
-        total = np.zeros((len(y), 3), np.int32)
-        count = np.zeros((len(y), 1), np.int32)
+        here = places[steps == step]
+        total = np.zeros((len(here), 3), np.int32)
+        count = np.zeros((len(here), 1), np.int32)
         for down, right in _around(1):
-            there = _places(y + down, x + right, clear.shape)
+            there = here + (down * line + right)
             known = (depths.take(there) < step)[:, None]
             total += colours.take(there, axis=0)[:, :3] * known
             count += known
-        out[y, x, :3] = (total + count // 2) // count
-    return out
+        colours[here, :3] = (total + count // 2) // count
+    return wide[1:-1, 1:-1].copy()
 
 
 # --- where the ground is --------------------------------------------------------------------------------------
 
 
-def _flood(distance: np.ndarray, reach: float, tolerance: float, holes: bool) -> np.ndarray:
+def _flood(distance: np.ndarray, reach: float, tolerance: float) -> np.ndarray:
     """Where the ground lies open, bool (H, W): what has its colour and hangs together with the border.
 
     Where it changes softly (a halo, a blotch, the rim of a shadow) it may stray further than over an edge, however low.
@@ -164,36 +187,43 @@ def _flood(distance: np.ndarray, reach: float, tolerance: float, holes: bool) ->
     for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
         is_open[side] = True
     is_open[0] = False
-    ground = is_open[labels]
-    if holes:
-        ground |= _holes(distance, ~ground & (distance <= reach), reach, reach)
-        # What a soft generator leaves in a hole may stray further; then its rim must be all the steeper.
-        ground |= _holes(distance, ~ground & (distance <= _HOLE_REACH * tolerance), _HOLE_REACH * tolerance, reach)
-    return ground
+    return is_open[labels]
 
 
 def _slope(values: np.ndarray) -> np.ndarray:
-    """How fast values, float32 (H, W), change at each pixel, per pixel: the larger of both axes' slopes."""
-    slope = np.zeros_like(values)
-    across, along = np.abs(np.diff(values, axis=0)), np.abs(np.diff(values, axis=1))
-    np.maximum(slope[1:], across, out=slope[1:])
-    np.maximum(slope[:-1], across, out=slope[:-1])
-    np.maximum(slope[:, 1:], along, out=slope[:, 1:])
-    np.maximum(slope[:, :-1], along, out=slope[:, :-1])
-    return slope
+    """How fast values, float32 (H, W), change round each pixel, per pixel: the larger of both axes' slopes.
+
+    Over some pixels: upscalers leave soft changes in steps of a pixel of the small picture.
+    """
+    reach = max(1, round(_STEP * min(values.shape)))
+    wide = np.pad(values, reach, mode="edge")
+    inner = slice(reach, -reach)
+    down = np.abs(wide[2 * reach :, inner] - wide[: -2 * reach, inner])
+    right = np.abs(wide[inner, 2 * reach :] - wide[inner, : -2 * reach])
+    return np.maximum(down, right) / (2 * reach)
 
 
-def _holes(distance: np.ndarray, mask: np.ndarray, level: float, reach: float) -> np.ndarray:
+def _holes(distance: np.ndarray, mask: np.ndarray, reach: float, tolerance: float, size: int) -> np.ndarray:
+    """Where the ground shows through an object's mask, bool (H, W). `size` is the number of the picture's pixels."""
+    smallest = max(4, _SPECK * size)
+    holes = _holes_at(distance, mask & (distance <= reach), reach, reach, smallest)
+    # What a soft generator leaves in a hole may stray further; then its rim must be all the steeper.
+    level = _HOLE_REACH * tolerance
+    return holes | _holes_at(distance, mask & ~holes & (distance <= level), level, reach, smallest)
+
+
+def _holes_at(distance: np.ndarray, mask: np.ndarray, level: float, reach: float, smallest: float) -> np.ndarray:
     """Which of a mask's parts are holes, bool (H, W): not too small, mostly within reach, the rim far above level."""
     from scipy import ndimage
 
+    if np.count_nonzero(mask) < smallest:
+        return np.zeros_like(mask)
     labels, count = ndimage.label(mask)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     found = np.zeros(count + 1, bool)
-    boxes = ndimage.find_objects(labels)
-    for label in np.flatnonzero(sizes >= max(4, _SPECK * labels.size)):
-        if label == 0:
-            continue
+    large = np.flatnonzero(sizes[1:] >= smallest) + 1
+    boxes = ndimage.find_objects(labels) if len(large) else []
+    for label in large:
         window = tuple(slice(max(side.start - _RIM, 0), side.stop + _RIM) for side in boxes[label - 1])
         inside = labels[window] == label
         away = distance[window]
@@ -209,35 +239,49 @@ def _holes(distance: np.ndarray, mask: np.ndarray, level: float, reach: float) -
     return found[labels]
 
 
-def _peel(distance: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def _peel(distance: np.ndarray, mask: np.ndarray, scale: float) -> np.ndarray:
     """An object without its halo: soft generators and scalers let it fade out into the ground.
 
     What lies outside goes, one layer after the other, where it is faint beside what lies a few pixels further in.
-    Pale parts stay, as they are no fainter than what is behind them.
+    Pale parts stay, as they are no fainter than what is behind them. `scale` is that of the picture to 256 x 256.
     """
-    scale = max(1.0, min(mask.shape) / 256)
     probe = min(round(4 * scale), 12)
     circle = {(round(probe * np.sin(turn)), round(probe * np.cos(turn))) for turn in np.arange(16) * np.pi / 8}
     layer = max(1, round(scale / 2))
-    mask, strength = mask.copy(), distance.ravel()
+    # Beyond the picture's edge it goes on as it is there.
+    wide, strength = (np.pad(a, probe, mode="edge") for a in (mask, distance))
+    steps = sorted(down * wide.shape[1] + right for down, right in circle)
+    whole, values = wide.ravel(), strength.ravel()
     for _ in range(round(_HALO * scale / layer)):
-        depth = _depths(mask, probe)
-        rows, columns = np.nonzero((depth > 0) & (depth <= layer))
-        total, count = np.zeros(len(rows), np.float32), np.zeros(len(rows), np.float32)
-        for down, right in sorted(circle):
-            there = _places(rows + down, columns + right, mask.shape)
-            inner = depth.take(there) > probe // 2
-            total += strength.take(there) * inner
-            count += inner
-        faint = distance[rows, columns] * count < _FAINT * total
-        mask[rows[faint], columns[faint]] = False
-        if faint.sum() <= 0.01 * len(rows):
+        depth = _depths(wide, probe)
+        places = np.flatnonzero((depth > 0) & (depth <= layer))
+        inner = (depth > probe // 2).ravel()
+        total, count = np.zeros(len(places), np.float32), np.zeros(len(places), np.float32)
+        for step in steps:
+            there = places + step
+            deep = inner.take(there, mode="clip")
+            total += values.take(there, mode="clip") * deep
+            count += deep
+        faint = places[values[places] * count < _FAINT * total]
+        whole[faint] = False
+        if len(faint) <= 0.01 * len(places):
             break
-    return mask
+    return wide[probe:-probe, probe:-probe]
 
 
-def _without_specks(mask: np.ndarray, distance: np.ndarray) -> np.ndarray:
-    """An object without pieces that are too small, or faint beside the strongest: dirt and blotches of the ground."""
+def _without_slivers(mask: np.ndarray, faint: np.ndarray, width: int) -> np.ndarray:
+    """An object without what is faint and no wider than twice `width` pixels: what a halo leaves when it is peeled."""
+    thick = _depths(mask, width + 1) > width
+    for _ in range(width):
+        thick = _grow(thick)
+    return mask & (thick | ~faint)
+
+
+def _without_specks(mask: np.ndarray, distance: np.ndarray, size: int) -> np.ndarray:
+    """An object without pieces that are too small, or faint beside the strongest: dirt and blotches of the ground.
+
+    `size` is the number of the picture's pixels.
+    """
     from scipy import ndimage
 
     labels, count = ndimage.label(mask, np.ones((3, 3), bool))
@@ -247,7 +291,7 @@ def _without_specks(mask: np.ndarray, distance: np.ndarray) -> np.ndarray:
     strength = np.zeros(count + 1, distance.dtype)
     np.maximum.at(strength, labels.ravel(), distance.ravel())  # ndimage.maximum sorts all pixels first
     strength[0] = 0
-    keep = (sizes >= max(4, _SPECK * mask.size)) & (strength >= _FAINT * strength.max())
+    keep = (sizes >= max(4, _SPECK * size)) & (strength >= _FAINT * strength.max())
     keep[0] = False
     return keep[labels]
 
@@ -277,7 +321,21 @@ def _depths(mask: np.ndarray, most: int) -> np.ndarray:
     return depth
 
 
-def _edge_width(pixels: np.ndarray, depth: np.ndarray, ground: Ground) -> int:
+@dataclass(frozen=True, slots=True)
+class _Behind:
+    """The ground as it is behind a window of a picture of `shape`."""
+
+    ground: Ground
+    window: tuple[slice, slice]
+    shape: tuple[int, int]
+
+    def at(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """The ground's sRGB colour at pixels of the window: float32 (N, 3), 0-255."""
+        down, right = self.window[0].start, self.window[1].start
+        return self.ground.at(rows + down, columns + right, self.shape)
+
+
+def _edge_width(pixels: np.ndarray, depth: np.ndarray, ground: _Behind) -> int:
     """Pixels over which object and ground mix, 0 (pixel art) to `_MAX_EDGE`: while many lie between the ground and
     what is one pixel deeper."""
     for width in range(_MAX_EDGE):
@@ -287,13 +345,13 @@ def _edge_width(pixels: np.ndarray, depth: np.ndarray, ground: Ground) -> int:
             return width
         rows, columns, deeper = rows[known], columns[known], deeper[known]
         own = pixels[rows, columns].astype(np.float32)
-        part, rest = _unmix(own, ground.at(rows, columns, depth.shape), deeper)
+        part, rest = _unmix(own, ground.at(rows, columns), deeper)
         if float(((part > _SURE[0]) & (part < _FULL) & (rest <= _ON_LINE)).mean()) < _MIXED:
             return width
     return _MAX_EDGE
 
 
-def _solve_edges(pixels: np.ndarray, distance: np.ndarray, mask: np.ndarray, ground: Ground) -> _Edges:
+def _solve_edges(pixels: np.ndarray, distance: np.ndarray, mask: np.ndarray, ground: _Behind) -> _Edges:
     """The object alone: how much of each pixel it is, and its own colour there."""
     alpha = mask.astype(np.float32)
     colours = pixels.copy()
@@ -303,7 +361,7 @@ def _solve_edges(pixels: np.ndarray, distance: np.ndarray, mask: np.ndarray, gro
         return _Edges(alpha, colours, edge)
     rows, columns = np.nonzero((_grow(mask) & ~mask) | ((depth > 0) & (depth <= edge)))
     inside, found = _gather(pixels, depth > edge, rows, columns, edge + 2)
-    behind = ground.at(rows, columns, mask.shape)
+    behind = ground.at(rows, columns)
     own = pixels[rows, columns].astype(np.float32)
     part, rest = _unmix(own, behind, inside)
     # No mixture with what lies further in: too thin to have an inside, or with an outline of a colour of its own.
@@ -353,15 +411,36 @@ def _gather(
     pixels: np.ndarray, mask: np.ndarray, rows: np.ndarray, columns: np.ndarray, reach: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """A mask's mean colour round each pixel, near pixels counting most, float32 (N, 3), and where there is any."""
-    colours = pixels.reshape(-1, pixels.shape[2])
-    total = np.zeros((len(rows), 3), np.float32)
-    weights = np.zeros(len(rows), np.float32)
-    for down, right in _around(reach):
-        there = _places(rows + down, columns + right, mask.shape)
-        weight = mask.take(there) * np.float32(np.exp(-(down * down + right * right) / 2.0))
-        total += colours.take(there, axis=0) * weight[:, None]
-        weights += weight
-    return total / np.maximum(weights, 1e-12)[:, None], weights > 0
+    if not len(rows):
+        return np.zeros((0, 3), np.float32), np.zeros(0, bool)
+    top, left = max(int(rows.min()) - reach, 0), max(int(columns.min()) - reach, 0)
+    window = slice(top, int(rows.max()) + reach + 1), slice(left, int(columns.max()) + reach + 1)
+    known = mask[window][..., None]
+    beside = np.concatenate([pixels[window] * known, known], axis=2)
+    wide = np.pad(beside, ((reach, reach), (reach, reach), (0, 0)), mode="edge").reshape(-1, 4).astype(np.float32)
+    line = beside.shape[1] + 2 * reach
+    around = _around(reach)
+    total = _sum_near(
+        wide,
+        (rows - top + reach) * line + columns - left + reach,
+        [down * line + right for down, right in around],
+        [float(np.exp(-(down * down + right * right) / 2)) for down, right in around],
+    )
+    return total[:, :3] / np.maximum(total[:, 3:], 1e-12), total[:, 3] > 0
+
+
+def _sum_near(values: np.ndarray, places: np.ndarray, steps: Sequence[int], weights: Sequence[float]) -> np.ndarray:
+    """Of values, float32 (M, C), the weighted sum at all `steps` from each place: float32 (N, C).
+
+    Into one buffer: that is five times as fast as indexing anew for every step.
+    """
+    total = np.zeros((len(places), values.shape[1]), np.float32)
+    near = np.empty_like(total)
+    for step, weight in zip(steps, weights, strict=True):
+        values.take(places + step, axis=0, out=near, mode="clip")
+        near *= np.float32(weight)
+        total += near
+    return total
 
 
 def _farthest(
@@ -394,6 +473,17 @@ def _places(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, ...]) -> np
     """Indices of pixels in the flattened picture, those beyond its edge brought back to it."""
     y, x = np.minimum(np.maximum(rows, 0), shape[0] - 1), np.minimum(np.maximum(columns, 0), shape[1] - 1)
     return y * shape[1] + x
+
+
+def _window(mask: np.ndarray, room: int) -> tuple[slice, slice] | None:
+    """The box of what is in a mask with room round it, as far as the picture goes; None where nothing is."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return None
+    return (
+        slice(max(int(rows[0]) - room, 0), int(rows[-1]) + room + 1),
+        slice(max(int(columns[0]) - room, 0), int(columns[-1]) + room + 1),
+    )
 
 
 def _around(reach: int) -> list[tuple[int, int]]:

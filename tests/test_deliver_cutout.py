@@ -101,6 +101,23 @@ def test_dirt_is_swept_away() -> None:
     assert cut_out(picture).rgba[3, 3, 3] == 0
 
 
+def stained(seed: int) -> np.ndarray:
+    """A disc of 64 x 64 on white that is stained round it, as soft generators leave it, scaled up to 256 x 256."""
+    away = np.hypot(*(np.indices((64, 64)) - 31.5))
+    blotches = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (16, 16), np.uint8))
+    fading = np.where(away > 18.5, np.clip((25 - away) / 6, 0, 1), 0)
+    stains = 26 * fading * np.asarray(blotches.resize((64, 64), Image.Resampling.BICUBIC)) / 255
+    small = np.clip(compose(disc(64, 18.0), RED, (255, 255, 255)) - stains[..., None], 0, 255).astype(np.uint8)
+    return np.asarray(Image.fromarray(small).resize((256, 256), Image.Resampling.BICUBIC))
+
+
+def test_stains_of_soft_pictures_go() -> None:
+    """What a generator and an upscaler leave beside an object goes with the ground, in steps as it is."""
+    found = [agreement(cut_out(stained(seed)), disc(256, 72.0)) for seed in range(8)]
+    assert np.mean(found) > 0.95
+    assert min(found) > 0.93
+
+
 def test_thin_lines_survive() -> None:
     """A line two pixels wide, which has no inside, is kept."""
     picture = np.full((64, 64, 3), 255, np.uint8)

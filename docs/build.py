@@ -36,6 +36,7 @@ MEANINGS: Mapping[str, str] = {
     "store": "Where everything is kept.",
     "publish": "What leaves, and under which names.",
     "review": "What people are offered who decide about pictures.",
+    "ranker": "What is learned from decisions.",
     "licences": "Which licences weights may have.",
     "retention": "How long `assetmill gc` keeps what nothing needs.",
     "run": "Chunks, threads and budgets.",
@@ -74,7 +75,7 @@ SECTIONS = (
     "gates.safety", "select", "cut", "upscale", "cutout", "cutout.gates", "store", "publish",
     "publish.provenance", "publish.credentials", "publish.feeds", "publish.channels", "publish.channels.renditions",
     "publish.channels.atlas", "licences", "retention",
-    "review", "run", "run.budget", "schedule",
+    "review", "ranker", "run", "run.budget", "schedule",
 )  # fmt: skip
 
 

@@ -135,6 +135,7 @@ class Run:
             batch=batch, stages=self.stages, progress=progress, stop=self.stop, force=self.job.force,
             references=read_pictures(self.job.store, self.job.config), banned_blobs=self.job.bans.blobs,
             on_chosen=self.open_dispatcher().offer if dispatch and not self.job.catalog.held() else None,
+            ranker=self.job.ranker,
         )  # fmt: skip
 
 

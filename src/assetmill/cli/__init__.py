@@ -15,6 +15,7 @@ from assetmill import __version__
 from assetmill.cli import decisions, making, review, taking_back, tools
 from assetmill.cli.catalog import catalog_app
 from assetmill.cli.models import models_app
+from assetmill.cli.ranker import ranker_app
 from assetmill.cli.runs import runs_app
 from assetmill.operate.exits import run_command
 
@@ -33,7 +34,10 @@ review.add_to(app)
 tools.add_to(app)
 decisions.add_to(app)
 app.command("gc")(taking_back.gc)
-for name, group in (("catalog", catalog_app), ("runs", runs_app), ("eval", tools.eval_app), ("models", models_app)):
+for name, group in (
+    ("catalog", catalog_app), ("runs", runs_app), ("eval", tools.eval_app), ("models", models_app),
+    ("ranker", ranker_app),
+):  # fmt: skip
     app.add_typer(group, name=name)
 
 

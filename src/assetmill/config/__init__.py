@@ -26,6 +26,7 @@ from assetmill.config.licences import LicencesConfig
 from assetmill.config.operation import BudgetConfig, RunConfig, ScheduleConfig
 from assetmill.config.production import Config
 from assetmill.config.provenance import CredentialsConfig, ProvenanceConfig
+from assetmill.config.ranker import RankerConfig
 from assetmill.config.reading import ENVIRONMENT_PREFIX, config_schema, find_base, read_config
 from assetmill.config.renditions import RenditionConfig
 from assetmill.config.retention import RetentionConfig
@@ -53,6 +54,7 @@ __all__ = [
     "PromptsConfig",
     "ProvenanceConfig",
     "PublishConfig",
+    "RankerConfig",
     "ReferencesConfig",
     "ReviewConfig",
     "RetentionConfig",

@@ -16,6 +16,7 @@ from assetmill.config.engines import JudgeConfig, ModelConfig, UpscaleConfig
 from assetmill.config.intake import PromptsConfig, ReferencesConfig, SheetConfig
 from assetmill.config.licences import LicencesConfig
 from assetmill.config.operation import RunConfig, ScheduleConfig
+from assetmill.config.ranker import RankerConfig
 from assetmill.config.retention import RetentionConfig
 from assetmill.config.review import ReviewConfig
 
@@ -46,6 +47,7 @@ class Config(Section):
     store: StoreConfig = StoreConfig()
     publish: PublishConfig = PublishConfig()
     review: ReviewConfig = ReviewConfig()
+    ranker: RankerConfig = RankerConfig()
     licences: LicencesConfig = LicencesConfig()
     retention: RetentionConfig = RetentionConfig()
     run: RunConfig = RunConfig()

@@ -38,6 +38,7 @@ def choose(
     near_duplicate: float | None = None,
     diversity: float = 0.0,
     min_score: float | None = None,
+    bonus: np.ndarray | None = None,
 ) -> Selection:
     """Up to `keep` candidates, best first.
 
@@ -46,6 +47,8 @@ def choose(
     number, or with a score below `min_score`, are never chosen. From a cosine of `near_duplicate` (in (0, 1]) on,
     a candidate counts as the same picture as one already chosen.
 
+    `bonus` float (N,) is added to the scores for ranking; `min_score` looks at the scores alone.
+
     With `diversity` λ in (0, 1] the next one is that with the largest (1 - λ)·score - λ·(largest cosine to those
     chosen), scores stretched to [0, 1]: maximal marginal relevance (Carbonell and Goldstein, 1998). The first is
     always the best. Raises ValueError on lengths that differ, doubled keys and missing embeddings.
@@ -53,14 +56,15 @@ def choose(
     scores = np.asarray(scores, dtype=np.float64).reshape(-1)
     compares = near_duplicate is not None or diversity > 0
     _check_arguments(keys, scores, embeddings if compares else None, compares, keep, near_duplicate, diversity)
-    order = rank(keys, scores)
+    total = scores if bonus is None else scores + np.asarray(bonus, dtype=np.float64).reshape(-1)
+    order = rank(keys, total)
     dropped: dict[int, str] = {}
     unit = _unit_rows(np.asarray(embeddings)[list(order)]) if compares and len(keys) else None
 
     pool: list[int] = []  # places in `order` that may be chosen
     for place, i in enumerate(order):
-        if not math.isfinite(scores[i]):
-            dropped[i] = f"score is {'NaN' if math.isnan(scores[i]) else 'not finite'}"
+        if not math.isfinite(total[i]):
+            dropped[i] = f"score is {'NaN' if math.isnan(total[i]) else 'not finite'}"
         elif unit is not None and not np.isfinite(unit[place, 0]):
             dropped[i] = "embedding is not a usable direction"
         elif min_score is not None and scores[i] < min_score:
@@ -68,7 +72,7 @@ def choose(
         else:
             pool.append(place)
 
-    relevance = _stretch(np.array([scores[order[place]] for place in pool]))
+    relevance = _stretch(np.array([total[order[place]] for place in pool]))
     closest = np.full(len(pool), -np.inf)  # largest cosine to what was chosen so far
     open_ = np.ones(len(pool), dtype=bool)
     chosen: list[int] = []

@@ -11,6 +11,7 @@ from assetmill.operate.chunks import ChunkResult, OpenChunk
 from assetmill.operate.products import HEAT
 from assetmill.operate.settle import Item, Settled
 from assetmill.operate.stages import Stages
+from assetmill.operate.taste import HouseRanker
 from assetmill.records import (
     CandidateRecord,
     CutRecord,
@@ -44,6 +45,7 @@ def commit_chunk(
     versions: Mapping[str, str],
     stages: Stages,
     on_chosen: Callable[[Chosen], None] | None = None,
+    ranker: HouseRanker | None = None,
 ) -> ChunkResult:
     """Waits for the chunk's blobs, then writes its segment: the mark that it is finished.
 
@@ -56,6 +58,8 @@ def commit_chunk(
         for item in group.items:
             history = opened.history.get(item.plan.asset.id)
             records.extend(item_records(item, history, judge_key, media_type, versions))
+            if ranker is not None and item.taste is not None and item.blob is not None:
+                records.append(ranker.record(item.plan.asset, item.key, item.blob.result(), item.taste))
     records.extend(settled.records(written, cut))
     with stages.time("record"):
         write_segment(store, config_name, opened.chunk.key, 0, records)

@@ -55,7 +55,7 @@ _DAY = 86_400.0
 _BATCH = 256
 _KNOWN = frozenset(
     ("aside", "atlases", "bans", "blobs", "catalogs", "decisions", "embeddings", "feeds", "index", "locks", "published",
-     "records", "references", "runs", "thumbnails")
+     "rankers", "records", "references", "runs", "thumbnails")
 )  # fmt: skip
 """What lies in a store as far as this module knows. Documents anywhere else keep the pictures they name."""
 

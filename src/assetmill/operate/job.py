@@ -18,10 +18,11 @@ from assetmill.intake.sheet import Sheet, read_assets, read_sheet_file
 from assetmill.operate.cutouts import cutter_key, resolve_cutouts
 from assetmill.operate.drafts import Terms
 from assetmill.operate.licences import check_licences, declare
-from assetmill.operate.naming import check_name_pattern
+from assetmill.operate.naming import check_column, check_name_pattern
 from assetmill.operate.overrides import Wishes, wishes_of
 from assetmill.operate.press import foresee_refusals, open_channels, publishing_key
 from assetmill.operate.recipes import Recipes, open_recipes
+from assetmill.operate.taste import HouseRanker, open_ranker
 from assetmill.records import Asset, InputError, Problem, Prompt, Request, asset_key, content_key
 from assetmill.storage.bans import Bans, open_bans
 from assetmill.storage.catalog import Catalog, open_catalog
@@ -57,6 +58,7 @@ class Job:
     safety: SafetySpec | None = None
     bans: Bans = field(default_factory=Bans)
     segmenter: SegmenterSpec | None = None
+    ranker: HouseRanker | None = None
 
     @property
     def model(self) -> ModelSpec:
@@ -108,6 +110,8 @@ class Job:
             payload["adaptive"] = True
         if self.safety is not None:
             payload["safety"] = self.safety.key
+        if self.ranker is not None:
+            payload["ranker"] = self.ranker.key
         cutter = cutter_key(config, self.segmenter.key if self.segmenter is not None else "")
         if cutter:
             payload["cutout"] = cutter
@@ -168,6 +172,7 @@ class Job:
         self.catalog = open_catalog(self.store, self.config.name)
         self.bans = open_bans(self.store, self.config.name)
         self.decisions.refresh()
+        self.ranker = open_ranker(self.store, self.config, self.judge.key)
         self.wishes = wishes_of(self.decisions.states(), self.sheet.assets, self.config)
 
     def context(self) -> PlanContext:
@@ -206,6 +211,7 @@ def open_job(
     book = load_templates(config.prompts, config.resolve)
     book.check(sheet.headers)
     check_name_pattern(config, sheet.headers)
+    check_column(sheet.headers, config.ranker.group, "ranker.group")
     store = open_store(config.store, config.store_url)
     decisions = read_decisions(store, config.name)
     wishes = wishes_of(decisions.states(), sheet.assets, config)
@@ -222,10 +228,11 @@ def open_job(
         raise InputError(
             [Problem(f"--only {i}: no such asset", "use an id of the sheet", str(sheet_path)) for i in unknown]
         )
+    judge = resolve_judge(config.judge, config.resolve)
     return Job(
-        path, config, store, sheet, sheet_data, book, recipes, resolve_judge(config.judge, config.resolve),
+        path, config, store, sheet, sheet_data, book, recipes, judge,
         upscaler, open_index(store, config.name),
         open_catalog(store, config.name), decisions, wishes, frozenset(only), limit, force,
         resolve_safety(config.gates.safety, config.resolve), open_bans(store, config.name),
-        resolve_cutouts(config),
+        resolve_cutouts(config), open_ranker(store, config, judge.key),
     )  # fmt: skip

@@ -38,6 +38,15 @@ def check_name_pattern(config: Config, headers: Sequence[str]) -> None:
         raise InputError(problems)
 
 
+def check_column(headers: Sequence[str], column: str, key: str) -> None:
+    """Raises InputError where a config's key names a column that the sheet doesn't have; an empty name is none."""
+    if column and column not in headers:
+        raise InputError(
+            Problem(f"{key} names {column!r}, which the sheet lacks", f"its columns are {', '.join(sorted(headers))}",
+                    column=key)
+        )  # fmt: skip
+
+
 def name_of(pattern: str, entry: CatalogEntry) -> str:
     """The name of an entry's files by a checked pattern, as one part of a key."""
     return safe_name(fill(pattern, values_of(entry)))

@@ -28,6 +28,7 @@ from assetmill.operate.products import earlier_verdicts
 from assetmill.operate.rounds import next_round
 from assetmill.operate.settle import REJECTED, Item, Settled, extension_of, settle
 from assetmill.operate.stages import Stages
+from assetmill.operate.taste import HouseRanker
 from assetmill.records import CandidateRecord, FailureRecord, Request
 from assetmill.storage.layout import blob_path
 from assetmill.storage.store import CorruptObject, MissingObject, Store, get_blob, put_blob, set_aside
@@ -57,7 +58,7 @@ class ChunkWorker:
     """Makes chunks on one device, on as many lanes as there are generators. Safe to call from several threads.
 
     `references` gives the pictures that requests depend on, by blob hash, before they are generated. `on_chosen` is
-    told what a chunk chose, when that is on record.
+    told what a chunk chose, when that is on record. `ranker` is the house ranker that was promoted.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class ChunkWorker:
         force: bool = False,
         references: Callable[[Sequence[Request]], Mapping[str, np.ndarray]] | None = None,
         on_chosen: Callable[[Chosen], None] | None = None,
+        ranker: HouseRanker | None = None,
     ) -> None:
         self.store, self.config, self.base, self.engines = store, config, base, engines
         self.histories, self.run_id, self.batch = histories, run_id, batch
@@ -86,6 +88,7 @@ class ChunkWorker:
         self.banned_blobs = frozenset(banned_blobs)
         self.force = force
         self.on_chosen = on_chosen
+        self.ranker = ranker
         self._cutter = open_cutter(config, engines.segmenter)
         self._maker = Maker(config, engines, self.stages, batch, references)
         self._lanes = ThreadPoolExecutor(self._maker.num_lanes + 1, thread_name_prefix="lane")
@@ -159,7 +162,7 @@ class ChunkWorker:
             settled = settle(
                 opened.groups, opened.history, self.engines.upscaler, self.config, self.stages, self.store,
                 media_type=MEDIA_TYPES[self.config.publish.format], banned_blobs=self.banned_blobs,
-                references=self._maker.references, cutter=self._cutter,
+                references=self._maker.references, cutter=self._cutter, ranker=self.ranker,
             )  # fmt: skip
         self.progress.advance("upscales", settled.num_upscaled)
         masters, cutouts = (
@@ -181,6 +184,7 @@ class ChunkWorker:
             opened, settled, masters, cutouts, store=self.store, config_name=self.config.name,
             judge_key=self.engines.judge.key, media_type=MEDIA_TYPES[self.config.run.candidates],
             versions=self.engines.generator.versions(), stages=self.stages, on_chosen=self.on_chosen,
+            ranker=self.ranker,
         )  # fmt: skip
         self.progress.advance("assets", len(opened.chunk.plans))
         return result

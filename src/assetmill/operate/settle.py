@@ -25,6 +25,7 @@ from assetmill.intake.plan import AssetPlan
 from assetmill.operate.cutouts import Cutter, is_clean
 from assetmill.operate.products import HELD_GATE, keeps_product, lock_master
 from assetmill.operate.stages import Stages
+from assetmill.operate.taste import HouseRanker
 from assetmill.records import (
     CutRecord,
     FailureRecord,
@@ -67,6 +68,8 @@ class Item:
     seconds: float = 0.0
     score: float | None = None
     embedding: np.ndarray | None = None
+    taste: float | None = None
+    """What the house ranker says of it, in standard deviations within an asset."""
     passed: bool = False
     refused: str = ""
     barred: str = ""
@@ -221,18 +224,22 @@ def settle(
     banned_blobs: Collection[str] = (),
     references: References | None = None,
     cutter: Cutter | None = None,
+    ranker: HouseRanker | None = None,
 ) -> Settled:
     """Chooses and upscales for all groups of a chunk, and cuts out where there is a cutter.
 
-    `references` gives the images that kept products come from.
+    `references` gives the images that kept products come from; `ranker` is what was promoted.
     """
     settled = Settled([_Choice(g) for g in groups], {}, {}, [], upscaler.key, config, media_type)
     settled.cutter_key = cutter.key if cutter is not None else ""
     waiting = list(settled.choices)
+    if ranker is not None:
+        with stages.time("select"):
+            taste(groups, ranker)
     while waiting:
         with stages.time("select", len(waiting)):
             for choice in waiting:
-                _choose(choice, config, banned_blobs)
+                _choose(choice, config, banned_blobs, ranker)
         new: list[Item] = []
         uncut: dict[str, np.ndarray] = {}
         for choice in waiting:
@@ -270,7 +277,19 @@ def settle(
     return settled
 
 
-def _choose(choice: _Choice, config: Config, banned_blobs: Collection[str]) -> None:
+def taste(groups: Sequence[Group], ranker: HouseRanker) -> None:
+    """Asks the house ranker about all candidates that have an embedding."""
+    import numpy as np
+
+    for group in groups:
+        items = [item for item in group.items if item.embedding is not None]
+        if items:
+            values = ranker.values(group.plan.asset, np.stack([i.embedding for i in items if i.embedding is not None]))
+            for item, value in zip(items, values, strict=True):
+                item.taste = float(value) if np.isfinite(value) else None
+
+
+def _choose(choice: _Choice, config: Config, banned_blobs: Collection[str], ranker: HouseRanker | None) -> None:
     import numpy as np
 
     if choice.group.pinned:
@@ -298,9 +317,19 @@ def _choose(choice: _Choice, config: Config, banned_blobs: Collection[str]) -> N
         near_duplicate=select.near_duplicate,
         diversity=select.diversity,
         min_score=select.min_score,
+        bonus=_bonus(candidates, ranker),
     )
     choice.chosen = [candidates[i] for i in selection.chosen]
     choice.dropped = {candidates[i].key: reason for i, reason in selection.dropped.items()}
+
+
+def _bonus(items: Sequence[Item], ranker: HouseRanker | None) -> np.ndarray | None:
+    """What taste adds to scores, float (N,); None without a ranker."""
+    import numpy as np
+
+    if ranker is None:
+        return None
+    return np.array([np.nan if i.taste is None else ranker.bonus(i.taste) for i in items], np.float64)
 
 
 def _earlier_master(

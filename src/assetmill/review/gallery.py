@@ -24,6 +24,7 @@ from assetmill.storage.bans import open_bans
 from assetmill.storage.catalog import open_catalog
 from assetmill.storage.index import AssetHistory, open_index
 from assetmill.storage.layout import runs_prefix
+from assetmill.storage.rankers import is_taste
 from assetmill.storage.store import CorruptObject, MissingObject, Store
 
 RUNS_SHOWN = 30
@@ -236,7 +237,7 @@ def read_card(
                 requests[record["key"]] = record
             case "candidate":
                 made[record["request_key"]] = record
-            case "score":
+            case "score" if not is_taste(record["judge"]):
                 scores[record["request_key"]] = record
             case "gate" if not record["passed"]:
                 refused[record["subject"]] = record["reason"] or record["gate"]

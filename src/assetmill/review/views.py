@@ -15,6 +15,7 @@ from assetmill.review.filters import statuses_of
 from assetmill.review.gallery import Card, Picture
 from assetmill.storage.decisions import Decision, ReviewState
 from assetmill.storage.index import AssetHistory
+from assetmill.storage.rankers import is_taste
 
 TITLES = ("name", "title", "product", "label")
 """Columns that name an asset for people, in the order they are looked for."""
@@ -87,10 +88,9 @@ def detail_json(card: Card, state: ReviewState, history: AssetHistory, blind_see
             {"gate": gate.gate, "stage": gate.stage, "passed": gate.passed, "reason": gate.reason, "value": gate.value}
         )
     scores: dict[str, list[dict[str, Any]]] = {}
-    for score in history.scores.values():
-        scores.setdefault(score.request_key, []).append(
-            {"judge": score.judge[:8], "value": score.value, "text": score.rank_text}
-        )
+    for score in (*history.scores.values(), *history.tastes.values()):
+        name = "house ranker" if is_taste(score.judge) else score.judge[:8]
+        scores.setdefault(score.request_key, []).append({"judge": name, "value": score.value, "text": score.rank_text})
     made = {}
     for picture in card.pictures:
         request = history.requests.get(picture.request_key)

@@ -27,6 +27,7 @@ from assetmill.records import (
     VariantRecord,
     parse_record,
 )
+from assetmill.storage.rankers import is_taste
 from assetmill.storage.segments import LOST, Fact, slot_of
 
 OK, REJECTED, POISON, TRANSIENT, CUT = 1, 2, 3, 4, 5
@@ -53,12 +54,16 @@ Rows = dict[tuple[str, str], Row]
 
 @dataclass(slots=True)
 class AssetHistory:
-    """All that counts of one asset: what was asked for, what came of it, what was chosen. Keys as in the records."""
+    """All that counts of one asset: what was asked for, what came of it, what was chosen. Keys as in the records.
+
+    `scores` are the judges'; `tastes` those of house rankers, the latest of each request by its key.
+    """
 
     requests: dict[str, RequestRecord] = field(default_factory=dict)
     candidates: dict[str, CandidateRecord] = field(default_factory=dict)
     gates: list[GateRecord] = field(default_factory=list)
     scores: dict[str, ScoreRecord] = field(default_factory=dict)
+    tastes: dict[str, ScoreRecord] = field(default_factory=dict)
     failures: dict[str, FailureRecord] = field(default_factory=dict)
     cuts: dict[str, CutRecord] = field(default_factory=dict)
     variants: dict[str, VariantRecord] = field(default_factory=dict)
@@ -77,6 +82,8 @@ class AssetHistory:
                 self.candidates[record.request_key] = record
             case GateRecord():
                 self.gates.append(record)
+            case ScoreRecord() if is_taste(record.judge):
+                self.tastes[record.request_key] = record
             case ScoreRecord():
                 self.scores[record.key] = record
             case FailureRecord():

@@ -6,6 +6,7 @@
     runs/<config>/<run id>/<name>                        plan, snapshot, report, events
     nights/<config>/<date>.json                          which nights of the schedule are done
     decisions/<config>/<asset key>/<number>.json         what people decided
+    rankers/<config>/<key>.json                          what was learned from decisions; promoted/: which counts
     bans/<config>/<ulid>.json                            what was taken back, and what of that was lifted
     catalogs/<config>/…                                  what is published, by version
     published/<channel>/<asset>/<name>[-<rendition>]-<hash8>.<ext>   files for people and other systems
@@ -146,6 +147,20 @@ def decisions_prefix(config: str) -> str:
 
 def bans_prefix(config: str) -> str:
     return f"bans/{_config(config)}/"
+
+
+def rankers_prefix(config: str) -> str:
+    return f"rankers/{_config(config)}/"
+
+
+def ranker_path(config: str, key: str) -> str:
+    """Key of a trained ranker, by the hash of its document."""
+    return f"{rankers_prefix(config)}{_match(_SHA256, key, 'a ranker key', '64 lower-case hex digits')}.json"
+
+
+def promotion_path(config: str, number: int) -> str:
+    """Key of the record that says which ranker counts from then on."""
+    return f"{rankers_prefix(config)}promoted/{number:06d}.json"
 
 
 def decision_path(config: str, asset_key: str, number: int) -> str:

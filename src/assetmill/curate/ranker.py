@@ -408,10 +408,13 @@ def _summarise(measured: Sequence[_Measured], widen: float = 1.0) -> Agreement:
     def of(read: Callable[[_Measured], float]) -> np.ndarray:
         return np.array([read(m) for m in measured], np.float64)
 
+    def estimate(values: np.ndarray) -> Estimate:
+        return interval(values, widen=widen)
+
     judge, both = of(lambda m: m.judge), of(lambda m: m.both)
     return Agreement(
         len(measured), sum(m.num_pairs for m in measured),
-        *(interval(values, widen=widen) for values in (judge, of(lambda m: m.taste), both, both - judge)),
+        estimate(judge), estimate(of(lambda m: m.taste)), estimate(both), estimate(both - judge),
         _mean(of(lambda m: m.top_judge)), _mean(of(lambda m: m.top_both)),
     )  # fmt: skip
 

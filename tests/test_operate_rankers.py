@@ -38,14 +38,13 @@ class Fan:
 
     def __init__(self, made: Production, sign: float = 1.0) -> None:
         self.made, self.sign = made, sign
-        self.index = made.index
+        self.index, self.vectors = made.index, _vectors(made)
 
     def review(self, assets: list[str]) -> None:
-        lessons = _vectors(self.made)
         log = read_decisions(self.made.store, NAME)
         for asset, history in self.index.history(assets).items():
             blobs = [c.blob for c in history.candidates.values()]
-            liked = sorted(blobs, key=lambda b: -self.sign * float(lessons[b] @ TASTE))
+            liked = sorted(blobs, key=lambda b: -self.sign * float(self.vectors[b] @ TASTE))
             scores = {s.blob: s.value for s in history.scores.values()}
             shown = {"judge": "j", "blind": False, "ranking": [[b, scores[b]] for b in blobs]}
             for kind, blob in (("approve", liked[0]), ("reject", liked[-1])):
@@ -54,10 +53,9 @@ class Fan:
                 decide(self.made.store, NAME, draft, seen, index=self.index, log=log)
 
     def likes(self, asset: str) -> list[str]:
-        vectors = _vectors(self.made)
-        history = self.made.index.history([asset])[asset]
+        history = self.index.history([asset])[asset]
         return sorted(
-            (c.blob for c in history.candidates.values()), key=lambda b: -self.sign * float(vectors[b] @ TASTE)
+            (c.blob for c in history.candidates.values()), key=lambda b: -self.sign * float(self.vectors[b] @ TASTE)
         )
 
 
@@ -66,8 +64,8 @@ def _vectors(made: Production) -> Mapping[str, np.ndarray]:
     from assetmill.engines.simulated import SimulatedJudge
     from assetmill.storage.store import get_blob
 
-    made_ = {c.blob: c for c in made.candidates()}
-    pixels = np.stack([decode(get_blob(made.store, b, c.media_type.rpartition("/")[2])) for b, c in made_.items()])
+    made_, store = {c.blob: c for c in made.candidates()}, made.store
+    pixels = np.stack([decode(get_blob(store, b, c.media_type.rpartition("/")[2])) for b, c in made_.items()])
     return dict(zip(made_, SimulatedJudge().judge(pixels, [""] * len(pixels)).embeddings, strict=True))
 
 
@@ -185,12 +183,7 @@ def test_a_ranker_that_learned_from_chance_is_not_promoted(tmp_path: Path) -> No
     """Half of the reviewers like the opposite: there is nothing to learn, and promoting is refused with the figures."""
     made = production(tmp_path)
     made.run()
-    Fan(made).review(
-        ids(
-            0,
-            NUM,
-        )[::2]
-    )
+    Fan(made).review(ids(0, NUM)[::2])
     Fan(made, -1).review(ids(0, NUM)[1::2])
     train_ranker(made.path)
     with pytest.raises(InputError, match="is not better than the judge alone: its gain in agreement on held-out"):

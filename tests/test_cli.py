@@ -133,6 +133,8 @@ def test_json_of_every_command(toys: Production, tmp_path: Path, say: Any) -> No
     assert ask("run", config)["status"] == "nothing to do"
     assert [r["status"] for r in ask("runs", "list", config)["runs"]] == ["done", "done", "nothing to do"]
     assert ask("runs", "show", config, report["run"])["run"] == report["run"]
+    page = ask("report", config, report["run"])
+    assert (page["run"], page["page"]) == (report["run"], report["places"]["morning report"])
     assert ask("catalog", "list", config)["latest"] == 1
     entries = ask("catalog", "show", config)["entries"]
     assert [e["asset_id"] for e in sorted(entries, key=lambda e: e["asset_id"])] == ["000", "001"]
@@ -162,6 +164,7 @@ def test_tables_for_people(toys: Production, tmp_path: Path, say: Any) -> None:
         ("run", config): "contact sheet",
         ("publish", config): "nothing to do",
         ("runs", "list", config): "done",
+        ("report", config): "report.html",
         ("catalog", "list", config): "publish",
         ("catalog", "show", config): "published/master/",
         ("catalog", "diff", config, 0, 1): "000",

@@ -78,7 +78,7 @@ def test_places(toys: Production) -> None:
     """Pictures, contact sheet and catalog are where the report says; before anything is published nothing is said."""
     config = toys.job().config
     report = toys.run(publish_now=False)
-    assert set(places_of(toys.store, config, report)) == {"contact sheet"}
+    assert set(places_of(toys.store, config, report)) == {"contact sheet", "morning report"}
     report = toys.run()
     places = places_of(toys.store, config, report)
     assert Path(places["pictures"]) == toys.folder / "out" / "published" / "master"

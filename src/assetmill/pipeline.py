@@ -28,6 +28,7 @@ from assetmill.operate.drafts import Drafts
 from assetmill.operate.job import Job, open_job
 from assetmill.operate.loading import load_for
 from assetmill.operate.lock import describe_process, hold_lock
+from assetmill.operate.morning.writing import draw_night, write_report
 from assetmill.operate.nights import Night, mark_done, missed_nights, refuse_done
 from assetmill.operate.outlets import Outlets, write_outlets
 from assetmill.operate.press import Press
@@ -129,7 +130,8 @@ class Run:
         self.totals.lanes = 1 + len(engines.lanes)
         batch = self.job.config.model.batch or engines.generator.fitting_batch(base.width, base.height)
         # What the end of the run needs is imported (a second's work) while the device has its first batches.
-        threading.Thread(target=import_module, args=("pyarrow.parquet",), name="import", daemon=True).start()
+        late = ("pyarrow.parquet", "matplotlib.figure", "matplotlib.backends.backend_svg")
+        threading.Thread(target=lambda: [*map(import_module, late)], name="import", daemon=True).start()
         return ChunkWorker(
             self.job.store, self.job.config, self.job.recipes.base_of, engines, self.job.index, run_id=self.id,
             batch=batch, stages=self.stages, progress=progress, stop=self.stop, force=self.job.force,
@@ -264,8 +266,10 @@ def make_chunks_of(run: Run, worker: ChunkWorker) -> None:
 
 
 def finish_run(run: Run, publish_now: bool = True) -> dict[str, Any]:
-    """Publishes what is chosen, commits the catalog, folds the index, writes contact sheet and report."""
+    """Publishes what is chosen, commits the catalog, folds the index, writes contact sheet, page and report."""
     job = run.job
+    statuses = job.index.statuses() if run.totals.chunks else None  # as they were: the page tells what is new
+    version = job.catalog.latest()
     damaged = (*job.index.problems, *job.decisions.problems)
     job.decisions.refresh()  # somebody may have rejected what is about to leave
     job.decisions.fold()
@@ -274,8 +278,10 @@ def finish_run(run: Run, publish_now: bool = True) -> dict[str, Any]:
             job.index = open_index(job.store, job.config.name)
             job.index.compact()
             job.index = open_index(job.store, job.config.name)
-    published = Publication(job.catalog.latest(), 0, 0, 0)
-    with ThreadPoolExecutor(1, thread_name_prefix="contact-sheet") as beside:
+    published = Publication(version, 0, 0, 0)
+    reviews = job.decisions.states()
+    with ThreadPoolExecutor(2, thread_name_prefix="report") as beside:
+        drawn = beside.submit(draw_night, job, run.id, run.plan, version, reviews, statuses)
         sheet = (
             beside.submit(draw_run_sheet, job.store, job.config, job.index, run.id, run.plan)
             if run.totals.chunks
@@ -291,7 +297,7 @@ def finish_run(run: Run, publish_now: bool = True) -> dict[str, Any]:
                 run.plan.to_publish, run.plan.removed, store=job.store, config_name=job.config.name,
                 retire=job.config.publish.removed == "retire", index=job.index, catalog=job.catalog,
                 dispatcher=dispatcher, run_id=run.id, stages=run.stages,
-                reviews=job.decisions.states(),
+                reviews=reviews,
             )  # fmt: skip
         outlets = Outlets()
         if publish_now and not published.held:
@@ -306,6 +312,7 @@ def finish_run(run: Run, publish_now: bool = True) -> dict[str, Any]:
     if run.night is not None:
         report["night"] = run.night.name
         report["missed"] = list(missed_nights(job.store, job.config.name, job.config.schedule, run.night))
+    report["report_page"] = write_report(job.store, drawn.result(), report)
     write_json(job.store, job.config.name, run.id, "report.json", report)
     if run.night is not None:
         mark_done(job.store, job.config.name, run.night, report)

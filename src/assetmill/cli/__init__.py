@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from assetmill import __version__
-from assetmill.cli import decisions, making, review, taking_back, tools
+from assetmill.cli import decisions, making, report, review, taking_back, tools
 from assetmill.cli.catalog import catalog_app
 from assetmill.cli.models import models_app
 from assetmill.cli.ranker import ranker_app
@@ -30,6 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 making.add_to(app)
+report.add_to(app)
 review.add_to(app)
 tools.add_to(app)
 decisions.add_to(app)

@@ -75,16 +75,19 @@ def terms_text(licences: Mapping[str, str]) -> str:
 
 def places_of(store: Store, config: Config, report: Mapping[str, Any]) -> dict[str, str]:
     """Where a person finds the pictures, the contact sheet and the catalog: paths, or keys of a bucket."""
-
-    def place(key: str) -> str:
-        path = store.local_path(key)
-        return str(path) if path is not None else f"{store.url.rstrip('/')}/{key}"
-
     names = list(config.publish.channels) or [config.publish.channel]
     shown = {"pictures" if len(names) == 1 else f"pictures for {name}": f"published/{name}" for name in names}
-    places = {label: place(key) for label, key in shown.items()} if report["catalog_version"] else {}
+    places = {label: place_of(store, key) for label, key in shown.items()} if report["catalog_version"] else {}
     if report.get("contact_sheet"):
-        places["contact sheet"] = place(report["contact_sheet"])
+        places["contact sheet"] = place_of(store, report["contact_sheet"])
+    if report.get("report_page"):
+        places["morning report"] = place_of(store, report["report_page"])
     if report["catalog_version"]:
-        places["catalog file"] = place(f"{catalog_prefix(config.name)}latest.json")
+        places["catalog file"] = place_of(store, f"{catalog_prefix(config.name)}latest.json")
     return places
+
+
+def place_of(store: Store, key: str) -> str:
+    """Where a person finds an object: the path of its file, or its URL in a bucket."""
+    path = store.local_path(key)
+    return str(path) if path is not None else f"{store.url.rstrip('/')}/{key}"

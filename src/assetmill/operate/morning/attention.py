@@ -50,6 +50,9 @@ def _of_the_run(report: Mapping[str, Any]) -> list[Notice]:
         found.append(Notice("act", title, " ".join(filter(None, (f"{reason}." if reason else "", left)))))
     elif reason:
         found.append(Notice("act", "The run ended early", reason))
+    if missed := report.get("missed", ()):
+        title = f"{_count(len(missed), 'night')} before this one did not run"
+        found.append(Notice("look", title, f"{', '.join(missed[:7])}. This night made what was left."))
     if report.get("damaged"):
         found.append(
             Notice(

@@ -63,6 +63,7 @@ MEANINGS: Mapping[str, str] = {
     "publish.channels.renditions.format": "How the file is written. JPEG has no transparency: it needs a ground.",
     "publish.channels.atlas": "Packed sheets of one rendition; none if left out.",
     "publish.channels.renditions": "The files made of every variant.",
+    "run.ray": "How a Ray cluster is used, with `execution: ray`.",
     "run.budget": "Limits after which a run begins no further chunk and exits with 4.",
     "run.budget.images": "Candidates to make.",
     "run.budget.device_minutes": "Minutes of generating, judging and upscaling.",
@@ -75,7 +76,7 @@ SECTIONS = (
     "gates.safety", "select", "cut", "upscale", "cutout", "cutout.gates", "store", "publish",
     "publish.provenance", "publish.credentials", "publish.feeds", "publish.channels", "publish.channels.renditions",
     "publish.channels.atlas", "licences", "retention",
-    "review", "ranker", "run", "run.budget", "schedule",
+    "review", "ranker", "run", "run.budget", "run.ray", "schedule",
 )  # fmt: skip
 
 

@@ -22,12 +22,17 @@ from typing import TYPE_CHECKING, Any
 from assetmill.engines.protocols import Engines
 from assetmill.intake.plan import Plan, check_pins, chunk_key, make_plan
 from assetmill.intake.prompts import same_beyond_limit
+from assetmill.operate.admission import admit_chunk, feed_chunks, note_result, take_in
 from assetmill.operate.attempts import Attempts
+from assetmill.operate.crew import Crew
+from assetmill.operate.devices import devices_of, threads_for
 from assetmill.operate.dispatch import Dispatcher
 from assetmill.operate.drafts import Drafts
+from assetmill.operate.elsewhere import describe_work, place_of_run, write_chunks
 from assetmill.operate.job import Job, open_job
 from assetmill.operate.loading import load_for
 from assetmill.operate.lock import describe_process, hold_lock
+from assetmill.operate.making import Breaker
 from assetmill.operate.morning.writing import draw_night, write_report
 from assetmill.operate.nights import Night, mark_done, missed_nights, refuse_done
 from assetmill.operate.outlets import Outlets, write_outlets
@@ -40,6 +45,7 @@ from assetmill.operate.runs import new_run_id, write_json
 from assetmill.operate.solitude import Solitude
 from assetmill.operate.stages import Stages
 from assetmill.operate.stopping import watched
+from assetmill.operate.workers import CrewWorkers, draining
 from assetmill.records import InputError, Problem, Prompt, asset_key, content_key
 from assetmill.storage.bans import open_bans
 from assetmill.storage.catalog import Catalog
@@ -51,8 +57,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Job", "Run", "admit_chunk", "announce", "begin_run", "check_job", "feed_chunks", "finish_run", "load_engines",
-    "make_chunks_of", "make_one_chunk", "note_result", "open_job", "plan_job", "publish_job", "rates_of", "run_job",
-    "start_run",
+    "make_chunks_of", "make_one_chunk", "note_result", "open_job", "open_workers", "plan_job", "publish_job",
+    "rates_of", "run_job", "start_run", "take_in",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -111,7 +117,12 @@ class Run:
     begun: set[str] = field(default_factory=set)
     night: Night | None = None
     _solitude: Solitude = field(default_factory=Solitude)
+    breaker: Breaker = field(init=False)
     _dispatcher: Dispatcher | None = None
+    admitting: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.breaker = Breaker(self.job.config.gates.max_rejected)
 
     def open_dispatcher(self) -> Dispatcher:
         """What makes the files of what is chosen. Raises InputError where credentials cannot be used."""
@@ -176,8 +187,12 @@ def _write_snapshot(job: Job, run_id: str, chunks: Sequence[Chunk]) -> None:
         "model": job.base.payload(),
         "owner": describe_process(),
     }
+    listed: list[dict[str, Any]] = [{"key": c.key, "assets": [p.asset.id for p in c.plans]} for c in chunks]
+    if job.config.run.execution != "local":
+        snapshot["work"] = describe_work(job, [p for c in chunks for p in c.plans])
+        more = write_chunks(job.store, chunks, job.recipes.base_of)
+        listed = [{**said, **where} for said, where in zip(listed, more, strict=True)]
     write_json(job.store, job.config.name, run_id, "snapshot.json", snapshot)
-    listed = [{"key": c.key, "assets": [p.asset.id for p in c.plans]} for c in chunks]
     write_json(job.store, job.config.name, run_id, "plan.json", {"schema": 1, "chunks": listed})
 
 
@@ -228,30 +243,6 @@ def begin_run(
             with suppress(StoreUnavailable):
                 for key in sorted(run.begun):
                     Attempts(job.store, job.config.name).forget(key, run.id)
-
-
-def admit_chunk(run: Run, chunk: Chunk) -> bool:
-    """Whether a chunk may begin: not when the run was told to stop, lost its lock or used up a budget."""
-    if not run.reason:
-        if run.lock_lost is not None and run.lock_lost.is_set():
-            run.reason = "the lock was taken over by another run"
-        else:
-            images = sum(p.missing for p in chunk.plans)
-            run.reason = run.totals.over_budget(run.job.config.run.budget, run.stages, images)
-    if run.reason or run.stop.is_set():
-        return False
-    run.begun.add(chunk.key)
-    Attempts(run.job.store, run.job.config.name).note(chunk.plans, run.id, alone=chunk.alone)
-    run.totals.opened(chunk)
-    return True
-
-
-def feed_chunks(run: Run, chunks: Sequence[Chunk]) -> Iterator[Chunk]:
-    """Chunks of a run in order, as long as they are admitted."""
-    for chunk in chunks:
-        if not admit_chunk(run, chunk):
-            return
-        yield chunk
 
 
 def make_chunks_of(run: Run, worker: ChunkWorker) -> None:
@@ -342,27 +333,65 @@ def run_job(
         if on_run is not None:
             on_run(run)
         if run.chunks:
-            with run.stages.time("load"):
-                engines = engines or load_engines(job, run.plan)
-            worker = run.worker(engines, progress, dispatch=publish_now)
-            announce(run, progress)
             try:
-                make_chunks_of(run, worker)
+                with open_workers(run, progress, dispatch=publish_now, engines=engines) as workers:
+                    announce(run, progress)
+                    workers.make_all()
             except BreakerTripped as error:
-                worker.close()
                 run.reason = str(error)
                 finish_run(run, publish_now)
                 raise
-            finally:
-                worker.close()
         return finish_run(run, publish_now)
 
 
-def note_result(run: Run, result: ChunkResult) -> None:
-    """Counts a finished chunk and forgets that it was begun."""
-    run.totals.add(result)
-    Attempts(run.job.store, run.job.config.name).clear(result.key)
-    run.begun.discard(result.key)
+class OwnWorkers:
+    """Makes a run's chunks in this process."""
+
+    num_slots = 2
+    """Chunks at a time, for an orchestrator: while one is on the device, the last one is encoded and stored."""
+
+    def __init__(self, run: Run, worker: ChunkWorker) -> None:
+        self.run, self.worker = run, worker
+
+    def make_all(self) -> None:
+        make_chunks_of(self.run, self.worker)
+
+    def make_one(self, number: int) -> ChunkResult | None:
+        return make_one_chunk(self.run, self.worker, number)
+
+
+@contextmanager
+def open_workers(
+    run: Run, progress: Progress | None = None, *, dispatch: bool = True, engines: Engines | None = None
+) -> Iterator[OwnWorkers | CrewWorkers]:
+    """What makes a run's chunks: this process or a crew of others, as `run.execution` says, models loaded.
+
+    `engines` are those of this process. Raises EngineError; InputError where another program must do it.
+    """
+    job, progress = run.job, progress or Silence()
+    if job.config.run.execution == "local":
+        with run.stages.time("load"):
+            engines = engines or load_engines(job, run.plan)
+        worker = run.worker(engines, progress, dispatch=dispatch)
+        try:
+            yield OwnWorkers(run, worker)
+        finally:
+            worker.close()
+        return
+    if job.config.run.execution == "ray":
+        message = "run.execution is ray: Ray's tasks are started by the Prefect flow"
+        raise InputError(
+            Problem(message, "run `python flows/produce.py CONFIG`", str(job.path), column="run.execution")
+        )
+    devices = devices_of(job.config)[: len(run.chunks)]
+    crew = Crew(place_of_run(job, run.id), devices, threads=threads_for(job.config, len(devices)))
+    try:
+        with run.stages.time("start"):
+            crew.open()
+        with draining(run, crew.drain):
+            yield CrewWorkers(run, crew, progress, dispatch)
+    finally:
+        crew.close()
 
 
 def announce(run: Run, progress: Progress) -> None:

@@ -20,6 +20,7 @@ from assetmill.config.engines import (
     StageConfig,
     UpscaleConfig,
 )
+from assetmill.config.execution import RayConfig
 from assetmill.config.feeds import FeedConfig
 from assetmill.config.intake import PromptsConfig, ReferencesConfig, Setting, SheetConfig
 from assetmill.config.licences import LicencesConfig
@@ -55,6 +56,7 @@ __all__ = [
     "ProvenanceConfig",
     "PublishConfig",
     "RankerConfig",
+    "RayConfig",
     "ReferencesConfig",
     "ReviewConfig",
     "RetentionConfig",

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from assetmill.config.base import Section
+from assetmill.config.execution import Devices, Execution, RayConfig
 
 
 class BudgetConfig(Section):
@@ -33,6 +34,14 @@ class RunConfig(Section):
         description="Minutes after which a run drains: the batch on the device ends, what is whole is published, the "
         "exit code is 1.",
     )
+    execution: Execution = Field(
+        "local", description="Where chunks are made: in this process, in one process per device, or on a Ray cluster."
+    )
+    devices: Devices = Field(
+        "auto",
+        description="With `processes`: every GPU of this machine (else one process), a list, or a number of processes.",
+    )
+    ray: RayConfig = RayConfig()
     budget: BudgetConfig = BudgetConfig()
 
 

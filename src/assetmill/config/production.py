@@ -83,6 +83,24 @@ class Config(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_devices(self) -> Config:
+        if self.run.execution == "local":
+            return self
+        parts: dict[str, Any] = {
+            "model": self.model,
+            **{f"models.{name}": model for name, model in self.models.items()},
+        }
+        parts |= {"judge": self.judge, "upscale": self.upscale}
+        parts |= {f"judge.combine[{n}]": part for n, part in enumerate(self.judge.combine)}
+        fixed = [f"{name}.device" for name, part in parts.items() if part.device.startswith("cuda:")]
+        if fixed:
+            raise ValueError(
+                f"{', '.join(fixed)} names one GPU, but run.execution is {self.run.execution}: each worker sees "
+                "its own GPU only; leave it at auto"
+            )
+        return self
+
     def resolve(self, path: Path | str) -> Path:
         """A path of this config as an absolute one."""
         return (self.base / Path(path).expanduser()).resolve()

@@ -47,7 +47,10 @@ class OpenChunk:
 
 @dataclass(frozen=True, slots=True)
 class ChunkResult:
-    """What a finished chunk gave. `pictures` counts new candidates, `cut` those dropped mid-way."""
+    """What a finished chunk gave. `pictures` counts new candidates, `cut` those dropped mid-way.
+
+    `segment` is the key of its records.
+    """
 
     key: str
     num_assets: int
@@ -57,6 +60,7 @@ class ChunkResult:
     chosen: int
     outcomes: Mapping[str, str]
     cut: int = 0
+    segment: str = ""
 
 
 @dataclass(slots=True)

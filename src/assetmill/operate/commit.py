@@ -62,9 +62,9 @@ def commit_chunk(
                 records.append(ranker.record(item.plan.asset, item.key, item.blob.result(), item.taste))
     records.extend(settled.records(written, cut))
     with stages.time("record"):
-        write_segment(store, config_name, opened.chunk.key, 0, records)
+        segment = write_segment(store, config_name, opened.chunk.key, 0, records)
     if on_chosen is not None:
-        on_chosen(chosen_of(opened, records))
+        on_chosen(chosen_of(opened.chunk.plans, opened.history, records))
     rejected = {r.subject for r in records if isinstance(r, GateRecord) and not r.passed}
     return ChunkResult(
         opened.chunk.key,
@@ -74,8 +74,8 @@ def commit_chunk(
         sum(isinstance(r, FailureRecord) and r.kind != "lost" for r in records),
         settled.num_chosen,
         settled.outcomes(),
-        cut=sum(isinstance(r, CutRecord) for r in records),
-    )
+        cut=sum(isinstance(r, CutRecord) for r in records), segment=segment,
+    )  # fmt: skip
 
 
 def item_records(
@@ -108,8 +108,11 @@ def item_records(
         yield ScoreRecord(key, item.key, blob, judge_key, prompt.rank_text, item.score)
 
 
-def chosen_of(opened: OpenChunk, records: Sequence[Record]) -> Chosen:
-    """The assets of a chunk that have chosen variants, by the records that its segment holds."""
+def chosen_of(plans: Sequence[AssetPlan], history: Mapping[str, AssetHistory], records: Sequence[Record]) -> Chosen:
+    """The assets of a chunk that have chosen variants, by the records that its segment holds.
+
+    `history` is what was known of them before.
+    """
     outcomes = {r.asset_id: r for r in records if isinstance(r, OutcomeRecord) and r.status == "chosen"}
     wanted = {key for outcome in outcomes.values() for key in outcome.chosen}
     found = {id_: AssetHistory(outcome=outcome) for id_, outcome in outcomes.items()}
@@ -125,8 +128,8 @@ def chosen_of(opened: OpenChunk, records: Sequence[Record]) -> Chosen:
             for asset_id in makers.get(record.request_key, ()):
                 found[asset_id].take(record)
     return [
-        (plan, _with_earlier(found[plan.asset.id], opened.history.get(plan.asset.id)))
-        for plan in opened.chunk.plans
+        (plan, _with_earlier(found[plan.asset.id], history.get(plan.asset.id)))
+        for plan in plans
         if plan.asset.id in found
     ]
 

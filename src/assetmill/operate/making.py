@@ -33,6 +33,34 @@ class BreakerTripped(RuntimeError):
     """So many images are black, flat or NaN that going on would waste the night."""
 
 
+class Breaker:
+    """Counts pictures and those that are black, flat or NaN, and stops a run that makes too many of these."""
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self._checked = self._bad = 0
+        self._taken = (0, 0)
+        self._lock = threading.Lock()
+
+    def count(self, checked: int, bad: int) -> None:
+        """Raises BreakerTripped when, of 32 pictures or more, more than the limit are bad."""
+        with self._lock:
+            self._checked += checked
+            self._bad += bad
+            checked, bad = self._checked, self._bad
+        if checked >= 32 and bad > self.limit * checked:
+            raise BreakerTripped(
+                f"{bad} of {checked} images are black, flat or NaN, more than gates.max_rejected "
+                f"({self.limit:.0%}): the model, its dtype or its settings are broken; finished chunks are kept"
+            )
+
+    def take(self) -> tuple[int, int]:
+        """How many were counted since this was last asked, and how many of them are bad."""
+        with self._lock:
+            before, self._taken = self._taken, (self._checked, self._bad)
+            return self._checked - before[0], self._bad - before[1]
+
+
 @dataclass(slots=True)
 class Work:
     """A batch for the device, and what came of it.
@@ -67,8 +95,9 @@ class Maker:
         self._gates: tuple[Gate, ...] = load_gates(config.gates.plugins)
         if engines.safety is not None:
             self._gates = (ReasonGate("safety", "candidate", engines.safety.check), *self._gates)
+        self.breaker = Breaker(config.gates.max_rejected)
         self._counting = threading.Lock()
-        self._checked = self._bad = self._num_made = 0
+        self._num_made = 0
         self._first_failed: list[Failed] = []
 
     def make(self, work: Work) -> list[Item]:
@@ -158,7 +187,9 @@ class Maker:
                 rows = [*rows, *self._own_verdicts(item)]
             item.verdicts = rows
             item.passed = all(v.passed for v in rows)
-        self._check_breaker([item for item in members if not item.stored])
+        new = [item for item in members if not item.stored]
+        bad = sum(any(not v.passed and v.gate in BREAKER_GATES for v in item.verdicts) for item in new)
+        self.breaker.count(len(new), bad)
         scores, embeddings = self._score(members, device_pixels if device_pixels is not None else pixels)
         for item, score, embedding in zip(members, scores, embeddings, strict=True):
             item.score, item.embedding = score, embedding
@@ -175,18 +206,6 @@ class Maker:
             judged = self.engines.judge.judge(pixels, [item.prompt.rank_text for item in members])
         values = [float(value) for value in judged.scores]
         return [None if math.isnan(value) else value for value in values], judged.embeddings
-
-    def _check_breaker(self, new: Sequence[Item]) -> None:
-        with self._counting:
-            self._checked += len(new)
-            self._bad += sum(any(not v.passed and v.gate in BREAKER_GATES for v in item.verdicts) for item in new)
-            checked, bad = self._checked, self._bad
-        limit = self.config.gates.max_rejected
-        if checked >= 32 and bad > limit * checked:
-            raise BreakerTripped(
-                f"{bad} of {checked} images are black, flat or NaN, more than gates.max_rejected "
-                f"({limit:.0%}): the model, its dtype or its settings are broken; finished chunks are kept"
-            )
 
     def _check_engine(self, failed: Sequence[Failed], num_made: int) -> None:
         """Stops a night in which every picture fails for one reason: that is the engine, not the requests."""

@@ -93,6 +93,7 @@ class ChunkWorker:
         self._maker = Maker(config, engines, self.stages, batch, references)
         self._lanes = ThreadPoolExecutor(self._maker.num_lanes + 1, thread_name_prefix="lane")
         self._writers = ThreadPoolExecutor(config.run.writers, thread_name_prefix="write")
+        self.breaker = self._maker.breaker
         # Finishing waits for writers, so it must not share their threads.
         self._finisher = ThreadPoolExecutor(1, thread_name_prefix="finish")
 

@@ -47,6 +47,7 @@ class RunTotals:
     outcomes: Counter[str] = field(default_factory=Counter)
     troubled: dict[str, str] = field(default_factory=dict)
     set_aside: tuple[str, ...] = ()
+    crashed: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -107,13 +108,14 @@ def build_report(
     seconds = time.monotonic() - totals.began
     left = max(len(plan.todo) - sum(totals.outcomes.values()), 0)
     troubled = {**totals.troubled, **dict.fromkeys(totals.set_aside, "set aside")}
+    troubled |= dict.fromkeys(totals.crashed, "its worker process died; tried alone by the next run")
     troubled |= dict.fromkeys(published.damaged, "picture lost, made again by the next run")
     troubled |= {asset_id: f"not published: {reason}" for asset_id, reason in published.failed.items()}
     if reason.startswith("budget"):
         status, code = "budget reached", 4
     elif published.held:
         status, code = "catalog held", 2
-    elif left > len(totals.set_aside) and totals.chunks < num_chunks:
+    elif left > len(totals.set_aside) + len(totals.crashed) and totals.chunks < num_chunks:
         status, code = next((s for s in (CANCELLED, TIMED_OUT) if reason.startswith(s)), "stopped"), 1
     elif troubled or published.refused or plan.bad_rows or (outlets is not None and outlets.problems):
         status, code = "done, some items failed", 1

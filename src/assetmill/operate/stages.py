@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -31,6 +31,17 @@ class Stages:
             stage.seconds += seconds
             stage.count += count
             stage.bytes += num_bytes
+
+    def take(self) -> dict[str, Stage]:
+        """What has added up until now, for another process to add to its own; counting starts again from nothing."""
+        with self._lock:
+            taken, self.stages = self.stages, {}
+        return taken
+
+    def merge(self, taken: Mapping[str, Stage]) -> None:
+        """Adds what `take` of another process gave."""
+        for name, stage in taken.items():
+            self.add(name, stage.seconds, stage.count, stage.bytes)
 
     @contextmanager
     def time(self, name: str, count: int = 0) -> Iterator[None]:

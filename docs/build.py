@@ -38,6 +38,7 @@ MEANINGS: Mapping[str, str] = {
     "review": "What people are offered who decide about pictures.",
     "ranker": "What is learned from decisions.",
     "licences": "Which licences weights may have.",
+    "rehearsal": "Golden rows that are made again when model, library or settings change.",
     "retention": "How long `assetmill gc` keeps what nothing needs.",
     "run": "Chunks, threads and budgets.",
     "schedule": "When nights begin.",
@@ -75,7 +76,7 @@ SECTIONS = (
     "", "sheet", "prompts", "model", "model.adapters", "references", "judge", "judge.combine", "gates",
     "gates.safety", "select", "cut", "upscale", "cutout", "cutout.gates", "store", "publish",
     "publish.provenance", "publish.credentials", "publish.feeds", "publish.channels", "publish.channels.renditions",
-    "publish.channels.atlas", "licences", "retention",
+    "publish.channels.atlas", "licences", "retention", "rehearsal",
     "review", "ranker", "run", "run.budget", "run.ray", "schedule",
 )  # fmt: skip
 

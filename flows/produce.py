@@ -114,7 +114,7 @@ def live_run(config: Path, only: Any = (), limit: int | None = None, force: bool
         engines = None
         if run.chunks:
             with run.stages.time("load"):
-                engines = pipeline.load_engines(job, run.plan)
+                engines = pipeline.load_engines(run.job, run.plan)
         worker = run.worker(engines) if engines is not None else None
         _LIVE[run.id] = (run, worker)  # type: ignore[assignment]
         try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -40,6 +41,7 @@ from assetmill.operate.press import Press
 from assetmill.operate.produce import BreakerTripped, Chunk, ChunkResult, ChunkWorker, Progress, Silence
 from assetmill.operate.publish import Publication, files_by_recipe, publish
 from assetmill.operate.recipes import read_pictures
+from assetmill.operate.rehearsing import Opening, open_night
 from assetmill.operate.report import RunTotals, best_known_rates, build_report, draw_run_sheet
 from assetmill.operate.runs import new_run_id, write_json
 from assetmill.operate.solitude import Solitude
@@ -116,6 +118,7 @@ class Run:
     lock_lost: threading.Event | None = None
     begun: set[str] = field(default_factory=set)
     night: Night | None = None
+    opening: Opening | None = None
     _solitude: Solitude = field(default_factory=Solitude)
     breaker: Breaker = field(init=False)
     _dispatcher: Dispatcher | None = None
@@ -227,10 +230,21 @@ def begin_run(
             log.warning("left out of the index: %s", problem)
         for problem in job.decisions.problems:
             log.warning("left out of the decisions: %s", problem)
+        began, stages, opening = time.monotonic(), Stages(), None
+        if plan.todo and job.config.rehearsal.is_on and not make_nothing:
+            opening = open_night(job, stages=stages, run_id=run_id)
+            if opening.kept_model:
+                job = opening.job
+                plan = plan_job(job)
+            make_nothing = bool(opening.refused)
         if plan_file is not None:
             check_pins(plan, plan_file, plan_name)
         run = Run(run_id, job, plan, ()) if make_nothing else start_run(job, plan, run_id)
         run.lock_lost, run.night = lock.lost, night
+        if opening is not None:
+            # Time and pictures of the rehearsal count against the budget.
+            run.opening, run.stages, run.totals.began = opening, stages, began
+            run.totals.in_flight = opening.finding.num_made
         if publish_now and plan.to_publish:
             run.open_dispatcher()  # certificate and key are tried before a model loads
         try:
@@ -303,6 +317,8 @@ def finish_run(run: Run, publish_now: bool = True) -> dict[str, Any]:
     if run.night is not None:
         report["night"] = run.night.name
         report["missed"] = list(missed_nights(job.store, job.config.name, job.config.schedule, run.night))
+    if run.opening is not None:
+        run.opening.note_in(report)
     report["report_page"] = write_report(job.store, drawn.result(), report)
     write_json(job.store, job.config.name, run.id, "report.json", report)
     if run.night is not None:

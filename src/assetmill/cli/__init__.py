@@ -16,6 +16,7 @@ from assetmill.cli import decisions, making, report, review, taking_back, tools
 from assetmill.cli.catalog import catalog_app
 from assetmill.cli.models import models_app
 from assetmill.cli.ranker import ranker_app
+from assetmill.cli.rehearse import rehearse
 from assetmill.cli.runs import runs_app
 from assetmill.operate.exits import run_command
 
@@ -34,6 +35,7 @@ report.add_to(app)
 review.add_to(app)
 tools.add_to(app)
 decisions.add_to(app)
+app.command()(rehearse)
 app.command("gc")(taking_back.gc)
 for name, group in (
     ("catalog", catalog_app), ("runs", runs_app), ("eval", tools.eval_app), ("models", models_app),

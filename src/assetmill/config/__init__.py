@@ -29,6 +29,7 @@ from assetmill.config.production import Config
 from assetmill.config.provenance import CredentialsConfig, ProvenanceConfig
 from assetmill.config.ranker import RankerConfig
 from assetmill.config.reading import ENVIRONMENT_PREFIX, config_schema, find_base, read_config
+from assetmill.config.rehearsal import RehearsalConfig
 from assetmill.config.renditions import RenditionConfig
 from assetmill.config.retention import RetentionConfig
 from assetmill.config.review import ReviewConfig
@@ -58,6 +59,7 @@ __all__ = [
     "RankerConfig",
     "RayConfig",
     "ReferencesConfig",
+    "RehearsalConfig",
     "ReviewConfig",
     "RetentionConfig",
     "RunConfig",

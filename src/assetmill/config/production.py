@@ -17,6 +17,7 @@ from assetmill.config.intake import PromptsConfig, ReferencesConfig, SheetConfig
 from assetmill.config.licences import LicencesConfig
 from assetmill.config.operation import RunConfig, ScheduleConfig
 from assetmill.config.ranker import RankerConfig
+from assetmill.config.rehearsal import RehearsalConfig
 from assetmill.config.retention import RetentionConfig
 from assetmill.config.review import ReviewConfig
 
@@ -50,6 +51,7 @@ class Config(Section):
     ranker: RankerConfig = RankerConfig()
     licences: LicencesConfig = LicencesConfig()
     retention: RetentionConfig = RetentionConfig()
+    rehearsal: RehearsalConfig = RehearsalConfig()
     run: RunConfig = RunConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     base: Path = Field(Path(), exclude=True, description="Folder that relative paths resolve against.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -143,6 +145,14 @@ def memory_errors(what: str) -> Iterator[None]:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         raise OutOfMemory(f"{what} did not fit into memory; use a smaller batch, size or dtype")
+
+
+def free_memory() -> None:
+    """Gives back what models held that nobody refers to any more. Does not import torch."""
+    gc.collect()  # pipelines hold themselves in cycles
+    loaded: Any = sys.modules.get("torch")
+    if loaded is not None and loaded.cuda.is_available():
+        loaded.cuda.empty_cache()
 
 
 def to_bytes(pixels: torch.Tensor) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import os
 import signal
 import time
@@ -26,17 +27,21 @@ if TYPE_CHECKING:
 EPOCH = 1
 JUDGE_KEY = content_key("judge", {"engine": "simulated", "epoch": EPOCH})
 
-OPTIONS = ("black", "crash", "fail", "flat", "hang", "nan", "oom_above", "poison", "seconds")
+OPTIONS = ("black", "crash", "fail", "flat", "hang", "nan", "oom_above", "poison", "seconds", "skill")
 _GRID = 8
 
 
 def resolve_simulated(config: ModelConfig) -> ModelSpec:
-    """The spec of the simulated generator: 64 x 64 pixels, 8 steps, unless a config says otherwise."""
+    """The spec of the simulated generator: 64 x 64 pixels, 8 steps, unless a config says otherwise.
+
+    The option `epoch` stands for another revision of the model: other pictures of the same requests.
+    """
+    epoch = int(config.options.get("epoch", EPOCH))
     return ModelSpec(
         id="simulated",
         engine="simulated",
-        epoch=EPOCH,
-        revision=f"simulated-{EPOCH}",
+        epoch=epoch,
+        revision=f"simulated-{epoch}",
         family="simulated",
         licence="apache-2.0",
         commercial=True,
@@ -47,7 +52,7 @@ def resolve_simulated(config: ModelConfig) -> ModelSpec:
         guidance=2.0,
         size_multiple=1,
         cuts=True,
-        option_names=(*OPTIONS, "caption_to", "caption_weight"),
+        option_names=(*OPTIONS, "caption_to", "caption_weight", "epoch"),
     )
 
 
@@ -57,6 +62,7 @@ class SimulatedGenerator:
     seconds: time per image, slept evenly over the steps.
     black, flat, nan, fail: shares of images, chosen by key, that come out black, of one colour, not finite, or raise.
     oom_above: batches larger than this raise OutOfMemory (0: every batch does; None: never).
+    skill: share of a picture, 0 to 1, that is what SimulatedJudge looks for in its prompt.
     poison, hang, crash: a batch with a prompt that holds this text raises, never returns, or kills the process.
     """
 
@@ -73,8 +79,10 @@ class SimulatedGenerator:
         poison: str = "",
         hang: str = "",
         crash: str = "",
+        skill: float = 0.0,
     ) -> None:
         self.spec = spec
+        self.skill = skill
         self.seconds = seconds
         self.shares = {"fail": fail, "nan": nan, "black": black, "flat": flat}
         self.oom_above = oom_above
@@ -103,7 +111,7 @@ class SimulatedGenerator:
             raise EngineError(
                 f"the references {', '.join(b[:12] for b in sorted(missing))} were not given to the engine"
             )
-        pixels = np.stack([draw(request) for request in batch])
+        pixels = np.stack([draw(request, self.skill) for request in batch])
         alive, cut = list(range(len(batch))), np.zeros(len(batch), np.int32)
         for index in range(1, first.steps + 1):
             if self.seconds:
@@ -151,7 +159,7 @@ class SimulatedGenerator:
             raise OutOfMemory(f"a simulated batch of {len(batch)} is above {self.oom_above}; use a smaller batch")
         self._misbehave(batch)
         time.sleep(self.seconds * len(batch) * (until - begun) / steps)
-        pictures = np.stack([draw(request) for request in batch])
+        pictures = np.stack([draw(request, self.skill) for request in batch])
         previews = _previewer(batch, pictures, tuple(range(len(batch))), until / steps)()
         return Generated(
             (previews.transpose(0, 2, 3, 1) * 255).round().astype(np.uint8), np.ones(len(batch), bool),
@@ -213,8 +221,8 @@ class SimulatedJudge:
         return Judged(scores, embeddings)
 
 
-def draw(request: Request) -> np.ndarray:
-    """The simulated picture of a request: uint8 (H, W, 3), the same on every machine."""
+def draw(request: Request, skill: float = 0.0) -> np.ndarray:
+    """The simulated picture of a request: uint8 (H, W, 3), the same on every machine; `skill` as the generator's."""
     colours = np.frombuffer(hashlib.sha256(request.positive.encode("utf-8", "surrogatepass")).digest(), np.uint8)
     layout = np.frombuffer(hashlib.sha256(request.key.encode()).digest(), np.uint8).astype(np.float32) / 255
     y = np.linspace(0, 1, request.height, dtype=np.float32)[:, None]
@@ -225,6 +233,10 @@ def draw(request: Request) -> np.ndarray:
         cx, cy, radius = layout[2 + disc * 3], layout[3 + disc * 3], 0.12 + 0.2 * layout[4 + disc * 3]
         inside = (x - cx) ** 2 + (y - cy) ** 2 < radius**2
         picture[inside] = colours[6 + disc * 3 : 9 + disc * 3]
+    if skill:
+        wanted = _direction(request.positive).reshape(_GRID, _GRID, 3) * (32 * math.sqrt(_GRID * _GRID * 3)) + 128
+        rows, columns = (np.arange(n) * _GRID // n for n in (request.height, request.width))
+        picture = picture * (1 - skill) + wanted[rows][:, columns] * skill
     return picture.clip(0, 255).round().astype(np.uint8)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gc
-import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
+from assetmill.engines.devices import free_memory
 from assetmill.engines.protocols import EngineError, Generated, Generator, ModelSpec, OnStep, OutOfMemory, Paused
 from assetmill.engines.registry import load_generator
 from assetmill.records import Request
@@ -134,10 +133,7 @@ class TurnTaking:
     def _unload(self) -> None:
         """Lets go of the model that was longest not used."""
         self._loaded.popitem(last=False)
-        gc.collect()  # pipelines hold themselves in cycles
-        torch: Any = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
 
 
 def _identity(spec: ModelSpec) -> Identity:

@@ -12,6 +12,8 @@
     published/<channel>/<asset>/<name>[-<rendition>]-<hash8>.<ext>   files for people and other systems
     atlases/<config>/<channel>/…                         packed sheets of a channel's files, and where sprites lie
     feeds/<config>/<name>/…                              what other systems read of the catalog
+    rehearsals/<config>/baselines/<number>.json          which rehearsal the next one is compared with
+    rehearsals/<config>/made/<baseline>/<setup>/<ulid>.json   golden rows made again, and how far they drifted
     references/<config>.json                             which picture each URL of the sheet gave, and when
     embeddings/<judge key>/<hash>.npz                    embeddings of pictures for `match`, by the pictures' hashes
     thumbnails/<aa>/<sha256>.webp                        small copies of blobs for the review page (may be deleted)
@@ -185,6 +187,10 @@ def nights_prefix(config: str) -> str:
 def night_path(config: str, name: str) -> str:
     """Key of a night's mark; a time of day in its name keeps no colon, which some file systems refuse."""
     return f"{nights_prefix(config)}{_part(name.replace(':', '.'))}.json"
+
+
+def rehearsals_prefix(config: str) -> str:
+    return f"rehearsals/{_config(config)}/"
 
 
 def references_path(config: str) -> str:

@@ -20,6 +20,7 @@ from assetmill.engines.simulated import SimulatedGenerator
 from assetmill.operate.baselines import Baseline, accept, last_baseline
 from assetmill.operate.gc import collect
 from assetmill.operate.lock import hold_lock
+from assetmill.operate.morning.attention import look_first
 from assetmill.operate.rehearse import golden_rows, rehearse
 from assetmill.operate.rehearsing import accept_finding, examine, look, open_night, settle_finding
 from assetmill.operate.setups import describe_changes, setup_key, setup_of, with_sections
@@ -157,6 +158,11 @@ def test_beyond_a_limit_the_night_keeps_the_old_model_and_says_so(ran: Productio
     assert (report["exit_code"], found["outcome"], found["kept_model"]) == (1, "beyond", True)
     assert "with the old model" in report["status"]
     assert "score fell by" in report["reason"]
+    notices = [n for n in look_first({}, report, ()) if n.title == "The old model was kept"]
+    assert len(notices) == 1
+    assert notices[0].level == "act"
+    assert "score fell by" in notices[0].why
+    assert found["page"] in notices[0].why
     assert report["pictures"] == 8
     assert models_of(ran) == {("simulated-1", 0.6)}
     after = ran.published()

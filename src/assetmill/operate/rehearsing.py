@@ -93,15 +93,17 @@ class Opening:
 
     def note_in(self, report: dict[str, Any]) -> None:
         """Says so in a run's report. A night that had to keep the old model is not simply done: exit code 1."""
-        report["rehearsal"] = {**self.finding.as_dict(), "kept_model": self.kept_model, "refused": self.refused}
-        if not self.finding.holds and report["exit_code"] == 0:
+        why = "" if self.finding.holds else self.refused or self.finding.reason
+        report["rehearsal"] = {
+            **self.finding.as_dict(), "kept_model": self.kept_model, "refused": self.refused, "why": why,
+        }  # fmt: skip
+        if not why:
+            return
+        if report["exit_code"] == 0:
             report["exit_code"] = 1
             report["status"] = "nothing new was made" if self.refused else f"{report['status']}, with the old model"
-        if not self.finding.holds:
-            text = (
-                self.refused or f"kept the model of baseline {report['rehearsal']['baseline']}: {self.finding.reason}"
-            )
-            report["reason"] = f"{report['reason']}; {text}" if report["reason"] else text
+        text = self.refused or f"kept the model of baseline {report['rehearsal']['baseline']}: {why}"
+        report["reason"] = f"{report['reason']}; {text}" if report["reason"] else text
 
 
 def look(job: Job) -> Finding | None:

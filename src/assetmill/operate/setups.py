@@ -115,7 +115,6 @@ def with_sections(job: Job, sections: Mapping[str, Any]) -> Job:
     )  # fmt: skip
 
 
-
 def describe_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...]:
     """What differs between two setups, a line each: `models.model.revision: 1f0c… is now 77ab…`."""
     before, after = dict(_leaves(old)), dict(_leaves(new))

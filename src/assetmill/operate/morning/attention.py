@@ -42,13 +42,18 @@ def look_first(night: Mapping[str, Any], report: Mapping[str, Any], spikes: Sequ
 def _of_the_run(report: Mapping[str, Any]) -> list[Notice]:
     found = []
     status, reason = report["status"], report.get("reason", "")
+    rehearsal = report.get("rehearsal") or {}
+    if rehearsal.get("why"):
+        title = "The old model was kept" if rehearsal["kept_model"] else "Nothing new was made"
+        see = f"The golden pictures, old and new: {rehearsal['page']} in the store."
+        found.append(Notice("act" if rehearsal["kept_model"] else "stop", title, f"{rehearsal['why']}. {see}"))
     if status == "catalog held":
         found.append(Notice("stop", "Nothing is published: the catalog is held", reason))
     elif status in ("stopped", "budget reached"):
         left = f"{report['left']} assets are left; the next run takes them up." if report["left"] else ""
         title = "The budget was used up" if status == "budget reached" else "The run was stopped"
         found.append(Notice("act", title, " ".join(filter(None, (f"{reason}." if reason else "", left)))))
-    elif reason:
+    elif reason and not rehearsal.get("why"):
         found.append(Notice("act", "The run ended early", reason))
     if missed := report.get("missed", ()):
         title = f"{_count(len(missed), 'night')} before this one did not run"

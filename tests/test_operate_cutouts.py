@@ -17,9 +17,10 @@ from assetmill.engines.protocols import Engines, Generated
 from assetmill.engines.simulated import SimulatedGenerator
 from assetmill.operate.cutouts import Cutter, cutter_key, open_cutter, resolve_cutouts, wants_cutouts
 from assetmill.operate.gc import collect
+from assetmill.operate.recall import recall
 from assetmill.pipeline import load_engines
 from assetmill.records import GateRecord, InputError, OutcomeRecord, Request, VariantRecord
-from productions import Production
+from productions import NAME, Production
 from tiny_segmenters import save_segmenter
 
 CHANNELS: dict[str, Any] = {"game": {"renditions": [{"name": "icon", "ground": "transparent"}]}}
@@ -249,3 +250,16 @@ def test_kept_versions_keep_their_cutouts(tmp_path: Path) -> None:
     left = {key.rpartition("/")[2].removesuffix(".png") for key in (i.key for i in made.store.list("blobs/"))}
     assert not (before - after) & left
     assert after <= left
+
+
+def test_recalled_by_its_cutout(tmp_path: Path) -> None:
+    """The hash of a cut-out, or its beginning, names the picture it was cut from."""
+    made = toys(tmp_path / "p")
+    run(made, Whole, publish_now=True)
+    entry = next(made.catalog.iter_entries())
+    assert entry.cutout not in ("", entry.master)
+    for named in (entry.cutout, entry.cutout[:10]):
+        found = recall(made.store, NAME, "blob", named, dry_run=True)
+        assert found.assets == (entry.asset_id,)
+    assert recall(made.store, NAME, "blob", entry.cutout).variants == 1
+    assert entry.asset_id not in {e.asset_id for e in made.catalog.iter_entries()}

@@ -20,7 +20,9 @@ from assetmill.storage.decisions import Draft, decide
 from assetmill.storage.folder import FolderStore
 from assetmill.storage.layout import thumbnail_path
 from assetmill.storage.store import put_blob
+from fixtures_s3 import make_bucket
 from productions import NAME, Production, rows
+from servers.ceph_gateway import Endpoint
 from storage_samples import Died, damage
 
 DAY = 86_400.0
@@ -353,6 +355,23 @@ def test_killed_at_any_moment(tmp_path: Path, tenths: int) -> None:
     check_sound(toys)
     assert let_go(toys) == {}
     toys.change(upscale={"scale": 3}, gates={"regenerate": 0})
+    assert toys.run()["pictures"] == 0
+
+
+def test_in_a_bucket(tmp_path: Path, moto_endpoint: Endpoint) -> None:
+    """A bucket is swept as a folder is: the same goes, the rest is whole, a later night makes nothing."""
+    bucket = make_bucket(moto_endpoint)
+    where = {"url": bucket.url, "endpoint_url": bucket.endpoint_url, "region": bucket.region}
+    toys = Production(tmp_path / "p", rows(2), {"candidates": 2, "store": {**where, "options": {}}})
+    toys.run()
+    store = toys.job().store
+    now = time.time() + LATER
+    before = {i.key for i in store.list("")}
+    gone = collect(store, config(toys), delete=True, now=now)
+    assert counts(gone)["losers"] == 2
+    left = {i.key for i in store.list("")}
+    assert {key for sweep in gone.sweeps for key in sweep.keys} == before - left
+    assert toys.job().catalog.verify().passed
     assert toys.run()["pictures"] == 0
 
 

@@ -12,10 +12,11 @@ import pytest
 from pydantic import ValidationError
 
 from assetmill.config import Config
-from assetmill.engines.protocols import ModelSpec, Part, UpscalerSpec
+from assetmill.engines.protocols import ModelSpec, Part, SegmenterSpec, UpscalerSpec
 from assetmill.operate.licences import check_licences, declare
 from assetmill.records import InputError
 from productions import NAME, Production, rows
+from tiny_segmenters import save_segmenter
 
 MODEL = ModelSpec(
     "org/painter", "diffusers", 1, "a" * 40, "sdxl", "openrail++", True, ("text-to-image",), 64, 64, 4, 1.0
@@ -118,6 +119,32 @@ def test_what_is_laid_over_a_model(tmp_path: Path) -> None:
     assert "model.adapters" in found[1]
     assert len(problems(config(commercial="required", known={"silent.safetensors": "mit"}), model)) == 1
     assert len(problems(config(commercial="required", known={"2" * 64: "mit"}), model)) == 1
+
+
+def test_segmenters(tmp_path: Path) -> None:
+    """Cut-outs by a model are asked too: some of the well-known ones may not be sold with."""
+    segmenter = SegmenterSpec("key", "rembg", "bria-rmbg", "/models/bria.onnx", "c" * 64, "cc-by-nc-4.0", False)
+    with pytest.raises(InputError, match="the segmenter bria-rmbg has the licence cc-by-nc-4.0 .no commercial use"):
+        check_licences(config(commercial="required"), {"": MODEL}, UPSCALER, segmenter)
+    own = replace(segmenter, licence="", commercial=None)
+    policy = config(commercial="required", known={"bria.onnx": "mit"})
+    check_licences(policy, {"": MODEL}, UPSCALER, declare(own, policy.licences))
+
+
+def test_a_production_with_a_segmenter_is_refused(tmp_path: Path) -> None:
+    """The segmenter that a production's channels need is asked when it is opened."""
+    save_segmenter(tmp_path / "bria.onnx")
+    toys = Production(
+        tmp_path / "p",
+        rows(1),
+        {
+            "publish": {"channels": {"web": {"renditions": [{"name": "icon", "size": 32, "ground": "transparent"}]}}},
+            "cutout": {"engine": "rembg", "model": "bria-rmbg", "source": str(tmp_path / "bria.onnx")},
+            "licences": {"deny": ["cc-by-nc*"]},
+        },
+    )
+    with pytest.raises(InputError, match="the segmenter bria-rmbg .*licences.deny"):
+        toys.plan()
 
 
 def test_a_plan_stops_before_anything_is_made(tmp_path: Path) -> None:

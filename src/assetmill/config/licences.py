@@ -11,9 +11,9 @@ from assetmill.config.base import Section
 
 
 class LicencesConfig(Section):
-    """What weights that make pixels must allow: generators, what is laid over them, and the upscaler.
+    """What weights must allow: generators, what is laid over them, the upscaler, and the segmenter of cut-outs.
 
-    Judges and safety checks make no pixels and are not asked.
+    Judges and safety checks shape no picture and are not asked.
     """
 
     allow: tuple[str, ...] = Field(

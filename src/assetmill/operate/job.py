@@ -222,7 +222,9 @@ def open_job(
         message = "candidates of {0.id} ({0.family}) cannot be cut mid-way"
         raise InputError([Problem(message.format(s), "remove cut.at", str(path), column="cut.at") for s in uncut])
     upscaler = declare(resolve_upscaler(config.upscale, config.resolve), config.licences)
-    check_licences(config, recipes.specs, upscaler)
+    segmenter = resolve_cutouts(config)
+    segmenter = declare(segmenter, config.licences) if segmenter is not None else None
+    check_licences(config, recipes.specs, upscaler, segmenter)
     unknown = sorted(set(only) - {a.id for a in sheet.assets})
     if unknown:
         raise InputError(
@@ -234,5 +236,5 @@ def open_job(
         upscaler, open_index(store, config.name),
         open_catalog(store, config.name), decisions, wishes, frozenset(only), limit, force,
         resolve_safety(config.gates.safety, config.resolve), open_bans(store, config.name),
-        resolve_cutouts(config), open_ranker(store, config, judge.key),
+        segmenter, open_ranker(store, config, judge.key),
     )  # fmt: skip

@@ -10,11 +10,11 @@ from typing import TypeVar
 from assetmill.config import Config, LicencesConfig
 from assetmill.engines.adapters import part_licence
 from assetmill.engines.facts import describe_terms, may_sell
-from assetmill.engines.protocols import ModelSpec, UpscalerSpec
+from assetmill.engines.protocols import ModelSpec, SegmenterSpec, UpscalerSpec
 from assetmill.records import InputError, Problem
 from assetmill.storage.bans import wildcard
 
-Spec = TypeVar("Spec", ModelSpec, UpscalerSpec)
+Spec = TypeVar("Spec", ModelSpec, UpscalerSpec, SegmenterSpec)
 
 
 def declare(spec: Spec, policy: LicencesConfig) -> Spec:
@@ -26,7 +26,9 @@ def declare(spec: Spec, policy: LicencesConfig) -> Spec:
     return replace(spec, licence=licence, commercial=may_sell(licence)) if licence else spec
 
 
-def check_licences(config: Config, models: Mapping[str, ModelSpec], upscaler: UpscalerSpec) -> None:
+def check_licences(
+    config: Config, models: Mapping[str, ModelSpec], upscaler: UpscalerSpec, segmenter: SegmenterSpec | None = None
+) -> None:
     """Raises InputError with everything that `licences` refuses: what, its licence, what the policy says.
 
     `models` are those of the config by name, with the parts of all rows: LoRAs, ControlNets, IP-Adapters.
@@ -35,7 +37,7 @@ def check_licences(config: Config, models: Mapping[str, ModelSpec], upscaler: Up
     if not policy.asks:
         return
     problems: dict[str, Problem] = {}
-    for what, column, licence, commercial in _weights(policy, models, upscaler):
+    for what, column, licence, commercial in _weights(policy, models, upscaler, segmenter):
         for key, reason in _refusals(policy, licence, commercial):
             way_out = "choose another one, or change the policy"
             if not licence:
@@ -47,9 +49,12 @@ def check_licences(config: Config, models: Mapping[str, ModelSpec], upscaler: Up
 
 
 def _weights(
-    policy: LicencesConfig, models: Mapping[str, ModelSpec], upscaler: UpscalerSpec
+    policy: LicencesConfig,
+    models: Mapping[str, ModelSpec],
+    upscaler: UpscalerSpec,
+    segmenter: SegmenterSpec | None,
 ) -> Iterator[tuple[str, str, str, bool | None]]:
-    """All weights that make pixels: what they are, the key that names them, licence, commercial use."""
+    """All weights that make or cut out pixels: what they are, the key that names them, licence, commercial use."""
     for name, spec in models.items():
         column = f"models.{name}" if name else "model"
         yield f"the model {spec.id}", f"{column}.source", spec.licence, spec.commercial
@@ -62,6 +67,8 @@ def _weights(
             yield f"the {part.kind} {Path(part.path).name}", f"{column}.{key}", licence, may_sell(licence)
     what = Path(upscaler.file).name if upscaler.file else upscaler.engine
     yield f"the upscaler {what}", "upscale.source", upscaler.licence, upscaler.commercial
+    if segmenter is not None:
+        yield f"the segmenter {segmenter.model}", "cutout.model", segmenter.licence, segmenter.commercial
 
 
 def _refusals(policy: LicencesConfig, licence: str, commercial: bool | None) -> Iterator[tuple[str, str]]:

@@ -83,7 +83,7 @@ def recall(
     """Takes everything back that has `value` for `kind` (see `storage.bans.KINDS`).
 
     An adapter may be given as its file, or by the beginning of its hash (8 digits) where that is published; a picture
-    by the hash of a candidate, master, published file or reference image, or its beginning. Raises InputError, and
+    by the hash of a candidate, master, cut-out, published file or reference image, or its beginning. Raises InputError, and
     AlreadyRunning when another recall does not end.
     """
     catalog = open_catalog(store, config_name)
@@ -142,7 +142,7 @@ def resolve_hash(catalog: Catalog, kind: str, value: str) -> str:
         raise InputError(
             Problem(f"no {what} is named so", "give its file, its SHA-256, or the first 8 digits of it", value=value)
         )
-    names = ["request"] if kind == "adapter" else ["blob", "master", "request", "renditions"]
+    names = ["request"] if kind == "adapter" else ["blob", "master", "cutout", "request", "renditions"]
     known: set[str] = set()
     pattern = re.compile(rf"(?<![0-9a-f]){value}[0-9a-f]{{{64 - len(value)}}}(?![0-9a-f])")
     for _, rows in catalog.shards([v.version for v in catalog.versions() if not v.problem], names):
@@ -202,7 +202,7 @@ def _licences(catalog: Catalog) -> dict[str, str]:
 def query_files(catalog: Catalog, sha256: str) -> set[tuple[str, str]]:
     """Asset ids and candidates of entries, of any version, one of whose pictures or files has this hash."""
     found: set[tuple[str, str]] = set()
-    names = ["asset_id", "blob", "master", "renditions"]
+    names = ["asset_id", "blob", "master", "cutout", "renditions"]
     for _, rows in catalog.shards([v.version for v in catalog.versions() if not v.problem], names):
         for asset_id, *texts in zip(*(rows[n].to_pylist() for n in names), strict=True):
             if any(sha256 in (text or "") for text in texts):

@@ -83,8 +83,8 @@ def recall(
     """Takes everything back that has `value` for `kind` (see `storage.bans.KINDS`).
 
     An adapter may be given as its file, or by the beginning of its hash (8 digits) where that is published; a picture
-    by the hash of a candidate, master, cut-out, published file or reference image, or its beginning. Raises InputError, and
-    AlreadyRunning when another recall does not end.
+    by the hash of a candidate, master, cut-out, published file or reference image, or its beginning. Raises InputError,
+    and AlreadyRunning when another recall does not end.
     """
     catalog = open_catalog(store, config_name)
     if kind in ("adapter", "blob"):

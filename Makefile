@@ -12,7 +12,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: cutouts review-bench publishing publish-kills clip-guidance selection settings memory orchestration help demo test lint types check bench peers engines kills scale lock docs starter-docs clean
+.PHONY: families cutouts review-bench publishing publish-kills clip-guidance selection settings memory orchestration help demo test lint types check bench peers engines kills scale lock docs starter-docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -49,6 +49,9 @@ selection: $(VENV)/.installed  ## what cutting mid-way keeps and saves, what ada
 
 settings: $(VENV)/.installed  ## what channels_last, fused projections and torch.compile gain here
 	$(BIN)/python benchmarks/settings.py
+
+families: $(VENV)/.installed  ## what choosing for families together gives and costs, into docs/families.md
+	$(BIN)/python benchmarks/families.py
 
 cutouts: $(VENV)/.installed  ## how good cut-outs are on renders with a known mask, into docs/publishing.md
 	$(BIN)/python benchmarks/cutouts.py

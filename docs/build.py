@@ -74,7 +74,7 @@ MEANINGS: Mapping[str, str] = {
 
 SECTIONS = (
     "", "sheet", "prompts", "model", "model.adapters", "references", "judge", "judge.combine", "gates",
-    "gates.safety", "select", "cut", "upscale", "cutout", "cutout.gates", "store", "publish",
+    "gates.safety", "select", "select.family", "cut", "upscale", "cutout", "cutout.gates", "store", "publish",
     "publish.provenance", "publish.credentials", "publish.feeds", "publish.channels", "publish.channels.renditions",
     "publish.channels.atlas", "licences", "retention", "rehearsal",
     "review", "ranker", "run", "run.budget", "run.ray", "schedule",

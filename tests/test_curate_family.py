@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from assetmill.curate import family
 from assetmill.curate.family import FamilyChoice, FamilyWeights, Member, choose_family, look_of
 
-WEIGHTS = FamilyWeights()
+WEIGHTS = FamilyWeights(1.0, 1.0)
 
 
 def member(name: str, rng: np.random.Generator, num: int, *, around: np.ndarray | None = None) -> Member:
@@ -110,7 +110,7 @@ def test_others_follow_a_picture_that_stands() -> None:
     assert choose_family(one_stands, strong).picks == (1, 0, 0)
 
 
-WEIGHTS_NO_DUPLICATES = FamilyWeights(near_duplicate=None)
+WEIGHTS_NO_DUPLICATES = FamilyWeights(1.0, 1.0, near_duplicate=None)
 
 
 def test_the_same_picture_is_not_chosen_twice() -> None:

@@ -15,8 +15,9 @@ from assetmill.config import Config
 from assetmill.curate.gates import Verdict
 from assetmill.intake.pins import variant_key
 from assetmill.intake.plan import AssetPlan
+from assetmill.operate.choosing import Group, Item
 from assetmill.operate.cutouts import open_cutter
-from assetmill.operate.settle import Group, Item, Settled, settle
+from assetmill.operate.settle import Settled, settle
 from assetmill.operate.stages import Stages
 from assetmill.records import (
     Asset,

@@ -21,6 +21,7 @@ from assetmill.config.engines import (
     UpscaleConfig,
 )
 from assetmill.config.execution import RayConfig
+from assetmill.config.family import FamilyConfig
 from assetmill.config.feeds import FeedConfig
 from assetmill.config.intake import PromptsConfig, ReferencesConfig, Setting, SheetConfig
 from assetmill.config.licences import LicencesConfig
@@ -46,6 +47,7 @@ __all__ = [
     "CutoutConfig",
     "CutoutGatesConfig",
     "ENVIRONMENT_PREFIX",
+    "FamilyConfig",
     "FeedConfig",
     "Fraction",
     "GatesConfig",

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from assetmill.config.base import Fraction, Section
 from assetmill.config.engines import SafetyConfig
+from assetmill.config.family import FamilyConfig
 
 
 class GatesConfig(Section):
@@ -44,6 +45,7 @@ class SelectConfig(Section):
     )
     diversity: float = Field(0.0, ge=0, le=1, description="Weight of difference against score (MMR).")
     min_score: float | None = Field(None, description="Candidates below are never chosen.")
+    family: FamilyConfig | None = Field(None, description="Choose for families of assets together; off if left out.")
 
 
 class CutConfig(Section):

@@ -7,8 +7,8 @@ from itertools import product
 import numpy as np
 
 _QUANTILES = 16
-_SIDE = 64
-"""Pixels of a picture that are looked at in each direction; more change the distances by less than 1."""
+_SIDE = 48
+"""Pixels of a picture that are looked at in each direction; more change a distance by 1 at most."""
 
 _DIRECTIONS = np.array([d for d in product((-1, 0, 1), repeat=3) if d > (0, 0, 0)], np.float64)
 """The 13 axes through the faces, edges and corners of a cube: no direction of the colour space is preferred."""

@@ -69,8 +69,8 @@ class FamilyWeights:
     `near_duplicate` is the cosine from which two pictures count as one; None: never.
     """
 
-    coherence: float = 1.0
-    palette: float = 1.0
+    coherence: float = 0.25
+    palette: float = 0.25
     duplicates: float = 4.0
     near_duplicate: float | None = 0.97
 

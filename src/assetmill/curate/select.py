@@ -39,6 +39,7 @@ def choose(
     diversity: float = 0.0,
     min_score: float | None = None,
     bonus: np.ndarray | None = None,
+    first: int | None = None,
 ) -> Selection:
     """Up to `keep` candidates, best first.
 
@@ -47,11 +48,12 @@ def choose(
     number, or with a score below `min_score`, are never chosen. From a cosine of `near_duplicate` (in (0, 1]) on,
     a candidate counts as the same picture as one already chosen.
 
-    `bonus` float (N,) is added to the scores for ranking; `min_score` looks at the scores alone.
+    `bonus` float (N,) is added to the scores for ranking; `min_score` looks at the scores alone. `first` is the
+    position of the candidate that is chosen before all others where it may be chosen at all, whatever its rank.
 
     With `diversity` λ in (0, 1] the next one is that with the largest (1 - λ)·score - λ·(largest cosine to those
     chosen), scores stretched to [0, 1]: maximal marginal relevance (Carbonell and Goldstein, 1998). The first is
-    always the best. Raises ValueError on lengths that differ, doubled keys and missing embeddings.
+    always the best, or `first`. Raises ValueError on lengths that differ, doubled keys and missing embeddings.
     """
     scores = np.asarray(scores, dtype=np.float64).reshape(-1)
     compares = near_duplicate is not None or diversity > 0
@@ -82,6 +84,8 @@ def choose(
             pick = int(np.argmax(worth))  # the first of equals: the better ranked
         else:
             pick = int(np.argmax(open_))
+            if not chosen and first is not None:
+                pick = next((j for j, place in enumerate(pool) if order[place] == first), pick)
         open_[pick] = False
         chosen.append(order[pool[pick]])
         if unit is None:

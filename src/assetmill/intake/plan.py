@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from assetmill.config import Config
+from assetmill.intake.families import family_name, join_families
 from assetmill.intake.pins import Pins, are_made, free_prompts, pinned_blobs, pinned_key, pins_of, place_of, say_pinned
 from assetmill.records import (
     STATES,
@@ -55,7 +56,8 @@ class AssetPlan:
     """One asset's part of a plan. `missing` counts candidates to generate; without work `prompts` is empty.
 
     `known` says that the store holds something of it. `review` is what people decided, `pins` those of its approvals
-    that hold; `free_keys` are then work key and select key as they are without them.
+    that hold; `free_keys` are then work key and select key as they are without them. `family` is what it is chosen
+    with, `kin` are the ids of those in it whose pictures were chosen before and stand.
     """
 
     asset: Asset
@@ -72,6 +74,8 @@ class AssetPlan:
     review: ReviewState = NOTHING
     pins: Pins = field(default_factory=dict)
     free_keys: tuple[str, str] = ("", "")
+    family: str = ""
+    kin: tuple[str, ...] = ()
 
     def num_of(self, prompt: Prompt) -> int:
         """How many candidates a prompt gets."""
@@ -90,7 +94,7 @@ class PlanContext:
     `base` is a request whose texts, seed and size are filled in per prompt. `select_context` names judges, gates,
     upscaler and settings of the choice; `meta_context` all that is published beside columns (licence, names). Bans may
     name what stands in `licences` (of models, by revision) and `upscaler` (its key). `reviews` are what people decided,
-    by the ids of the assets they decided about.
+    by the ids of the assets they decided about. `families` are the ids of the whole sheet's assets by their family.
     """
 
     config: Config
@@ -105,6 +109,7 @@ class PlanContext:
     upscaler: str = ""
     force: bool = False
     reviews: Mapping[str, ReviewState] = field(default_factory=dict)
+    families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +214,8 @@ def make_plan(
         ids = published_ids()
         removed = tuple(key for key in removed if fold_id(ids.get(key, "")) not in skipped_ids)
     plans.sort(key=lambda p: -p.asset.overrides.priority)
+    if context.families:
+        plans = join_families(plans, context.families, context.outcomes, config=context.config)
     plan = Plan(tuple(plans), removed, tuple(bad), len(context.published), dict(pins or {}))
     _refuse_large_losses(plan, context)
     return plan
@@ -249,6 +256,7 @@ def _plan_asset(key: str, asset: Asset, prompts: Sequence[Prompt], context: Plan
         review,
         pins,
         free_keys,
+        family_name(asset, config),
     )
 
 
@@ -282,6 +290,8 @@ def _select_key(asset: Asset, prompts: Sequence[Prompt], review: ReviewState, co
         deciding["banned"] = blobs
     if review.rejected:
         deciding["rejected"] = sorted(review.rejected)
+    if family := family_name(asset, context.config):
+        deciding["family"] = family
     return content_key("select", deciding)
 
 
@@ -369,12 +379,18 @@ def _refuse_large_losses(plan: Plan, context: PlanContext) -> None:
 
 
 def make_chunks(plans: Iterable[AssetPlan], num_candidates: int) -> Iterator[tuple[AssetPlan, ...]]:
-    """Whole assets in chunks of about `num_candidates` images. Assets that only need a choice count as one image."""
+    """Whole assets in chunks of about `num_candidates` images. Assets that only need a choice count as one image.
+
+    Those of one family are together, behind the first of them, however many they are.
+    """
+    units: dict[tuple[str, int], list[AssetPlan]] = {}
+    for number, plan in enumerate(plans):
+        units.setdefault((plan.family, 0 if plan.family else number), []).append(plan)
     chunk: list[AssetPlan] = []
     size = 0
-    for plan in plans:
-        chunk.append(plan)
-        size += max(plan.missing, 1)
+    for unit in units.values():
+        chunk += unit
+        size += sum(max(plan.missing, 1) for plan in unit)
         if size >= num_candidates:
             yield tuple(chunk)
             chunk, size = [], 0

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from assetmill.config import Config
 from assetmill.intake.pins import place_of
 from assetmill.intake.plan import AssetPlan, Base, extra_budget, requests_of
-from assetmill.operate.settle import Group, Item
+from assetmill.operate.choosing import Group, Item
+from assetmill.operate.families import Family, Standing
 from assetmill.records import CandidateRecord, FailureRecord, Prompt
 from assetmill.storage.index import AssetHistory
 from assetmill.storage.reviews import Place
@@ -36,6 +37,7 @@ class OpenChunk:
     """A chunk with work under way: its groups (an asset, or a cell of one).
 
     `outstanding` counts candidates on their way; `allowance` those that adaptive rounds may still hand out.
+    `standing` are pictures of families that were chosen before.
     """
 
     chunk: Chunk
@@ -43,6 +45,7 @@ class OpenChunk:
     groups: list[Group]
     outstanding: int = 0
     allowance: int = 0
+    standing: Mapping[Family, Sequence[Standing]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,8 @@ def open_chunk(chunk: Chunk, histories: Histories, config: Config) -> OpenChunk:
     With adaptive rounds half of the seeds are planned for all; the other half is the chunk's allowance.
     """
     # Reading history costs shards of the index: only assets that were heard of before are asked for.
-    history = histories.history([p.asset.id for p in chunk.plans if p.known])
+    kin = {asset_id for p in chunk.plans for asset_id in p.kin}
+    history = histories.history([*(p.asset.id for p in chunk.plans if p.known), *sorted(kin)])
     groups: list[Group] = []
     allowance = 0
     for plan in chunk.plans:

@@ -7,9 +7,10 @@ from concurrent.futures import Future
 from dataclasses import replace
 
 from assetmill.intake.plan import AssetPlan
+from assetmill.operate.choosing import Item
 from assetmill.operate.chunks import ChunkResult, OpenChunk
 from assetmill.operate.products import HEAT
-from assetmill.operate.settle import Item, Settled
+from assetmill.operate.settle import Settled
 from assetmill.operate.stages import Stages
 from assetmill.operate.taste import HouseRanker
 from assetmill.records import (

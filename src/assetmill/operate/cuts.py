@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from assetmill.config import CutConfig
 from assetmill.engines.protocols import Paused
+from assetmill.operate.choosing import Item
 from assetmill.operate.chunks import OpenChunk
-from assetmill.operate.settle import Item
 from assetmill.records import CutRecord
 
 

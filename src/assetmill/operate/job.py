@@ -11,6 +11,7 @@ from assetmill.config import Config, read_config
 from assetmill.engines.facts import describe_terms
 from assetmill.engines.protocols import JudgeSpec, ModelSpec, SafetySpec, SegmenterSpec, UpscalerSpec
 from assetmill.engines.registry import resolve_judge, resolve_safety, resolve_upscaler
+from assetmill.intake.families import families_of
 from assetmill.intake.frames import FRAME_FILE, frame_to_csv
 from assetmill.intake.plan import PlanContext
 from assetmill.intake.prompts import PromptBook, flag_long_prompts, load_templates
@@ -99,7 +100,7 @@ class Job:
         payload: dict[str, Any] = {
             "judge": self.judge.key,
             "upscaler": self.upscaler.key,
-            "select": config.select.model_dump(mode="json"),
+            "select": config.select.model_dump(mode="json", exclude={"family"}),
             "gates": config.gates.model_dump(mode="json", exclude={"max_rejected", "safety"}),
             "publish": config.publish.model_dump(mode="json", include={"policy", "min_score", "format"}),
         }
@@ -112,6 +113,8 @@ class Job:
             payload["safety"] = self.safety.key
         if self.ranker is not None:
             payload["ranker"] = self.ranker.key
+        if config.select.family is not None:
+            payload["family"] = config.select.family.model_dump(mode="json", exclude={"most"})
         cutter = cutter_key(config, self.segmenter.key if self.segmenter is not None else "")
         if cutter:
             payload["cutout"] = cutter
@@ -180,7 +183,7 @@ class Job:
             self.config, self.recipes.base_of, self.select_context, self.meta_context, self.index.statuses(),
             self.index.outcomes(), self.catalog.fingerprints(), bans=self.bans, upscaler=self.upscaler.key,
             licences={r: licence for r, (licence, _) in self.recipes.licences().items()}, force=self.force,
-            reviews=self.wishes.reviews,
+            reviews=self.wishes.reviews, families=families_of(self.wishes.assets, self.config),
         )  # fmt: skip
 
 
@@ -212,6 +215,8 @@ def open_job(
     book.check(sheet.headers)
     check_name_pattern(config, sheet.headers)
     check_column(sheet.headers, config.ranker.group, "ranker.group")
+    if config.select.family is not None:
+        check_column(sheet.headers, config.select.family.column, "select.family.column")
     store = open_store(config.store, config.store_url)
     decisions = read_decisions(store, config.name)
     wishes = wishes_of(decisions.states(), sheet.assets, config)

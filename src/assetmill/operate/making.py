@@ -15,9 +15,10 @@ from assetmill.curate.seam import check_seam
 from assetmill.engines.batching import Done, Failed, generate_all
 from assetmill.engines.enlarge import tileable_axes
 from assetmill.engines.protocols import EngineError, Engines, Generator, Paused
+from assetmill.operate.choosing import Item
 from assetmill.operate.chunks import OpenChunk
 from assetmill.operate.products import keeps_product, lock_candidate
-from assetmill.operate.settle import Item, References
+from assetmill.operate.settle import References
 from assetmill.operate.stages import Stages
 from assetmill.records import FailureRecord
 from assetmill.storage.store import CorruptObject, MissingObject
@@ -138,6 +139,22 @@ class Maker:
         for start in range(0, len(items), self.batch):
             for part in _same_shape(items[start : start + self.batch]):
                 self._check_and_judge(part, _stack(part), None)
+
+    def embed(self, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The judge's embeddings (D,) of pictures uint8 (H, W, 3), in their order."""
+        import numpy as np
+
+        shapes: dict[Any, list[int]] = {}
+        for number, pixels in enumerate(pictures):
+            shapes.setdefault(pixels.shape, []).append(number)
+        found: dict[int, np.ndarray] = {}
+        for numbers in shapes.values():
+            for start in range(0, len(numbers), self.batch):
+                part = numbers[start : start + self.batch]
+                with self._judging, self.stages.time("judge", len(part)):
+                    judged = self.engines.judge.judge(np.stack([pictures[n] for n in part]), [""] * len(part))
+                found.update(zip(part, judged.embeddings, strict=True))
+        return [found[n] for n in range(len(pictures))]
 
     # --- inside -----------------------------------------------------------------------------------------------
 

@@ -19,14 +19,16 @@ from assetmill.config import Config
 from assetmill.deliver.picture import MEDIA_TYPES, decode, encode
 from assetmill.engines.protocols import Engines
 from assetmill.intake.plan import Base
+from assetmill.operate.choosing import REJECTED, Item
 from assetmill.operate.chunks import Chunk, ChunkResult, Histories, OpenChunk, look, open_chunk
 from assetmill.operate.commit import Chosen, commit_chunk
 from assetmill.operate.cutouts import open_cutter
 from assetmill.operate.cuts import Cuts
+from assetmill.operate.families import find_standing
 from assetmill.operate.making import BreakerTripped, Maker, Work
 from assetmill.operate.products import earlier_verdicts
 from assetmill.operate.rounds import next_round
-from assetmill.operate.settle import REJECTED, Item, Settled, extension_of, settle
+from assetmill.operate.settle import Settled, extension_of, settle
 from assetmill.operate.stages import Stages
 from assetmill.operate.taste import HouseRanker
 from assetmill.records import CandidateRecord, FailureRecord, Request
@@ -148,6 +150,14 @@ class ChunkWorker:
         self._maker.judge_again([item for item, _ in earlier if item.stored])
         return lost
 
+    def look_at_kin(self, opened: OpenChunk) -> None:
+        """Reads the pictures that stand in the families of a chunk's assets."""
+        with self.stages.time("read"):
+            opened.standing = find_standing(
+                opened.chunk.plans, opened.history, self.config, read=self._read, embed=self._maker.embed,
+                banned_blobs=self.banned_blobs,
+            )  # fmt: skip
+
     def make(self, work: Work) -> None:
         """Generates one batch on a free lane, and hands the finished pictures to the writers."""
         for item in self._maker.make(work):
@@ -164,6 +174,7 @@ class ChunkWorker:
                 opened.groups, opened.history, self.engines.upscaler, self.config, self.stages, self.store,
                 media_type=MEDIA_TYPES[self.config.publish.format], banned_blobs=self.banned_blobs,
                 references=self._maker.references, cutter=self._cutter, ranker=self.ranker,
+                standing=opened.standing,
             )  # fmt: skip
         self.progress.advance("upscales", settled.num_upscaled)
         masters, cutouts = (
@@ -252,6 +263,8 @@ class _Stream:
                 history = opened.history.get(item.plan.asset.id)
                 item.product = earlier_verdicts(item.key, history, self.config.gates)
             missing = found.missing + (worker.recall(found.earlier) if found.earlier else [])
+            if any(p.kin for p in chunk.plans):
+                worker.look_at_kin(opened)
             self.opened.append(opened)
             self._begin(opened, missing)
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from assetmill.config import Config
 from assetmill.curate.adaptive import allocate
 from assetmill.intake.plan import Base
+from assetmill.operate.choosing import REJECTED, Group, Item
 from assetmill.operate.chunks import OpenChunk, items_of
-from assetmill.operate.settle import REJECTED, Group, Item
 from assetmill.records import Prompt
 
 _ROUNDS = 3

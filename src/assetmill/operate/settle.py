@@ -8,45 +8,39 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from assetmill.config import Config
-from assetmill.curate.gates import Verdict, check_candidates, rejection
+from assetmill.curate.gates import check_candidates, rejection
 from assetmill.curate.seam import check_seam
-from assetmill.curate.select import choose
 from assetmill.deliver.picture import PictureError, decode
 from assetmill.engines.enlarge import enlarge, text_of, tileable_axes
 from assetmill.engines.protocols import Upscaler
 from assetmill.intake.pins import variant_key
-from assetmill.intake.plan import AssetPlan
+from assetmill.operate.choosing import Choice, Group, Item, choose_all, taste
 from assetmill.operate.cutouts import Cutter, is_clean
+from assetmill.operate.families import Family, Standing
 from assetmill.operate.products import HELD_GATE, keeps_product, lock_master
 from assetmill.operate.stages import Stages
 from assetmill.operate.taste import HouseRanker
 from assetmill.records import (
-    CutRecord,
-    FailureRecord,
     GateRecord,
     OutcomeRecord,
-    Prompt,
     Record,
     Request,
     VariantRecord,
 )
 from assetmill.storage.index import AssetHistory
 from assetmill.storage.layout import blob_path
-from assetmill.storage.reviews import ADOPTED, AS_IS, Place
+from assetmill.storage.reviews import ADOPTED, AS_IS
 from assetmill.storage.store import CorruptObject, MissingObject, Store, get_blob, set_aside
 
 if TYPE_CHECKING:
     import numpy as np
 
 References = Callable[[Sequence[Request]], Mapping[str, "np.ndarray"]]
-
-REJECTED = "rejected by a person"
 
 _UPSCALE_BATCH = 16
 
@@ -55,83 +49,10 @@ BAD_MASTER, BAD_CUTOUT = "bad when upscaled", "bad cut-out"
 
 
 @dataclass(slots=True)
-class Item:
-    """One candidate on its way through a chunk."""
-
-    plan: AssetPlan
-    prompt: Prompt
-    index: int
-    request: Request
-    key: str
-    blob: Future[str] | None = None
-    pixels: np.ndarray | None = None
-    seconds: float = 0.0
-    score: float | None = None
-    embedding: np.ndarray | None = None
-    taste: float | None = None
-    """What the house ranker says of it, in standard deviations within an asset."""
-    passed: bool = False
-    refused: str = ""
-    barred: str = ""
-    """Why it is not to be chosen although it was made, in a word: recalled, expired, rejected by a person."""
-    pinned: bool = False
-    """True where a person approved it: it is read back, never made again, and stands whatever the gates say now."""
-    verdicts: list[Verdict] = field(default_factory=list)
-    failures: list[FailureRecord] = field(default_factory=list)
-    cut: CutRecord | None = None
-    """Set where it was dropped mid-way."""
-    stored: bool = False
-    """True when an earlier segment holds its records."""
-    product: tuple[Verdict, ...] = ()
-    """What the product lock measured when the picture was made."""
-    heat: np.ndarray | None = None
-    heat_blob: Future[str] | None = None
-    """Where the model had changed a kept product: the picture, and the blob it is stored as."""
-
-
-@dataclass(slots=True)
-class Group:
-    """The candidates among which variants are chosen: all of an asset, or those of one cell of its axes.
-
-    `budget` (extra seeds left) and `next_index` are kept per prompt, by identity. `pinned` are approved pictures: then
-    they are what is chosen, in this order, and there are no prompts.
-    """
-
-    plan: AssetPlan
-    prompts: tuple[Prompt, ...]
-    budget: dict[int, int]
-    next_index: dict[int, int]
-    items: list[Item] = field(default_factory=list)
-    place: Place | None = None
-    pinned: tuple[str, ...] = ()
-
-    @property
-    def cell(self) -> dict[str, str]:
-        """The cell it is of, where it is of one."""
-        return dict(self.prompts[0].cell) if self.prompts else dict(self.place.cell if self.place else ())
-
-    def take_index(self, prompt: Prompt) -> int:
-        """The next unused index of a prompt; uses one seed of its budget."""
-        index = self.next_index[id(prompt)]
-        self.next_index[id(prompt)] += 1
-        self.budget[id(prompt)] -= 1
-        return index
-
-
-@dataclass(slots=True)
-class _Choice:
-    group: Group
-    chosen: list[Item] = field(default_factory=list)
-    refused: dict[str, str] = field(default_factory=dict)
-    """Request keys of those that were chosen before, and why they were refused."""
-    dropped: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
 class Settled:
     """What a chunk chose. `masters` and `cutouts` map request keys to pixels that are still to be stored."""
 
-    choices: list[_Choice]
+    choices: list[Choice]
     masters: dict[str, np.ndarray]
     reused: dict[str, VariantRecord]
     gates: list[GateRecord]
@@ -183,13 +104,13 @@ class Settled:
         )  # fmt: skip
 
     def _outcome_records(self, variants: Mapping[tuple[str, str], VariantRecord]) -> list[OutcomeRecord]:
-        by_asset: dict[str, list[_Choice]] = {}
+        by_asset: dict[str, list[Choice]] = {}
         for choice in self.choices:
             by_asset.setdefault(choice.group.plan.asset.id, []).append(choice)
         return [self._outcome(asset_id, choices, variants) for asset_id, choices in by_asset.items()]
 
     def _outcome(
-        self, asset_id: str, choices: Sequence[_Choice], variants: Mapping[tuple[str, str], VariantRecord]
+        self, asset_id: str, choices: Sequence[Choice], variants: Mapping[tuple[str, str], VariantRecord]
     ) -> OutcomeRecord:
         plan = choices[0].group.plan
         items = [i for c in choices for i in c.group.items]
@@ -225,12 +146,14 @@ def settle(
     references: References | None = None,
     cutter: Cutter | None = None,
     ranker: HouseRanker | None = None,
+    standing: Mapping[Family, Sequence[Standing]] = MappingProxyType({}),
 ) -> Settled:
     """Chooses and upscales for all groups of a chunk, and cuts out where there is a cutter.
 
-    `references` gives the images that kept products come from; `ranker` is what was promoted.
+    `references` gives the images that kept products come from; `ranker` is what was promoted, `standing`
+    what stands of families.
     """
-    settled = Settled([_Choice(g) for g in groups], {}, {}, [], upscaler.key, config, media_type)
+    settled = Settled([Choice(g) for g in groups], {}, {}, [], upscaler.key, config, media_type)
     settled.cutter_key = cutter.key if cutter is not None else ""
     waiting = list(settled.choices)
     if ranker is not None:
@@ -238,8 +161,7 @@ def settle(
             taste(groups, ranker)
     while waiting:
         with stages.time("select", len(waiting)):
-            for choice in waiting:
-                _choose(choice, config, banned_blobs, ranker)
+            choose_all(waiting, settled.choices, config, banned_blobs=banned_blobs, ranker=ranker, standing=standing)
         new: list[Item] = []
         uncut: dict[str, np.ndarray] = {}
         for choice in waiting:
@@ -275,61 +197,6 @@ def settle(
     settled.masters = {key: pixels for key, pixels in settled.masters.items() if key in kept}
     settled.cutouts = {key: pixels for key, pixels in settled.cutouts.items() if key in kept}
     return settled
-
-
-def taste(groups: Sequence[Group], ranker: HouseRanker) -> None:
-    """Asks the house ranker about all candidates that have an embedding."""
-    import numpy as np
-
-    for group in groups:
-        items = [item for item in group.items if item.embedding is not None]
-        if items:
-            values = ranker.values(group.plan.asset, np.stack([i.embedding for i in items if i.embedding is not None]))
-            for item, value in zip(items, values, strict=True):
-                item.taste = float(value) if np.isfinite(value) else None
-
-
-def _choose(choice: _Choice, config: Config, banned_blobs: Collection[str], ranker: HouseRanker | None) -> None:
-    import numpy as np
-
-    if choice.group.pinned:
-        found = {i.blob.result(): i for i in choice.group.items if i.blob is not None and i.key not in choice.refused}
-        choice.chosen, choice.dropped = [found[blob] for blob in choice.group.pinned if blob in found], {}
-        return
-    candidates = [i for i in choice.group.items if i.passed and i.key not in choice.refused]
-    rejected = choice.group.plan.review.rejected
-    if banned_blobs or rejected:
-        for item in candidates:
-            blob = item.blob.result() if item.blob is not None else ""
-            item.barred = "recalled" if blob in banned_blobs else REJECTED if blob in rejected else ""
-        candidates = [i for i in candidates if not i.barred]
-    # The same request can stand in a group twice (two templates that render the same text).
-    candidates = list({i.key: i for i in candidates}.values())
-    if not candidates:
-        choice.chosen, choice.dropped = [], {}
-        return
-    select = config.select
-    selection = choose(
-        [i.key for i in candidates],
-        np.array([np.nan if i.score is None else i.score for i in candidates], np.float64),
-        np.stack([i.embedding for i in candidates if i.embedding is not None]),
-        keep=select.keep,
-        near_duplicate=select.near_duplicate,
-        diversity=select.diversity,
-        min_score=select.min_score,
-        bonus=_bonus(candidates, ranker),
-    )
-    choice.chosen = [candidates[i] for i in selection.chosen]
-    choice.dropped = {candidates[i].key: reason for i, reason in selection.dropped.items()}
-
-
-def _bonus(items: Sequence[Item], ranker: HouseRanker | None) -> np.ndarray | None:
-    """What taste adds to scores, float (N,); None without a ranker."""
-    import numpy as np
-
-    if ranker is None:
-        return None
-    return np.array([np.nan if i.taste is None else ranker.bonus(i.taste) for i in items], np.float64)
 
 
 def _earlier_master(

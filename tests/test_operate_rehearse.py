@@ -17,7 +17,7 @@ import pytest
 
 from assetmill import cli
 from assetmill.engines.simulated import SimulatedGenerator
-from assetmill.operate.baselines import Baseline, accept, last_baseline
+from assetmill.operate.baselines import Baseline, Rehearsal, accept, last_baseline
 from assetmill.operate.gc import collect
 from assetmill.operate.lock import hold_lock
 from assetmill.operate.morning.attention import look_first
@@ -91,6 +91,15 @@ def models_of(production: Production) -> set[tuple[str, Any]]:
 def number_of(production: Production) -> int:
     baseline = last_baseline(production.store, NAME)
     return baseline.number if baseline is not None else 0
+
+
+def rows_by_fall(old: Rehearsal, new: Rehearsal) -> list[str]:
+    """Ids of golden assets of one row each, those first whose scores fell most."""
+    falls: dict[str, float] = {}
+    for before, after in zip(old.takes, new.takes, strict=True):
+        assert before.slot == after.slot
+        falls[after.asset_id] = falls.get(after.asset_id, 0.0) + (before.score or 0.0) - (after.score or 0.0)
+    return sorted(falls, key=lambda i: -falls[i])
 
 
 # --- a night ---
@@ -487,6 +496,8 @@ def test_the_page_shows_pairs_and_escapes_texts(made: Production) -> None:
     assert "&lt;script&gt;" in page
     assert "Beyond the limits: score fell by" in page
     assert "http" not in page
+    places = [page.index(f"<h3>{asset_id} ") for asset_id in rows_by_fall(baseline_of(made).rehearsal, found)]
+    assert places == sorted(places)
 
 
 # --- the command line ---

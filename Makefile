@@ -11,6 +11,8 @@ export OMP_NUM_THREADS ?= 1
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export HF_HUB_OFFLINE ?= 1
+# Files of tests that run side by side; each stays in one process, with its servers and models.
+TEST_WORKERS ?= 2
 
 .PHONY: families cutouts review-bench publishing publish-kills clip-guidance selection settings memory orchestration help demo test lint types check bench peers engines kills scale lock docs starter-docs clean
 
@@ -29,7 +31,7 @@ demo: $(VENV)/.installed  ## make the game assets of configs/game-assets.yaml th
 	$(BIN)/python flows/produce.py configs/game-assets.yaml
 
 test: $(VENV)/.installed  ## run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed  ## style
 	$(BIN)/ruff check .

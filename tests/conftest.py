@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,3 +25,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that hold a slow test go first: where files run side by side, none is left alone at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(autouse=True)
+def _plain_runs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Runs in this process draw plots and contact sheets in tests marked `draws` only: a third of a second for each."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "productions" in sys.modules and request.node.get_closest_marker("draws") is None:
+            patch.setattr("assetmill.pipeline.draw_run_sheet", lambda *_: None)
+            for name in ("draw_nights", "draw_stages"):
+                patch.setattr(f"assetmill.operate.morning.writing.{name}", lambda *_: [])
+        yield

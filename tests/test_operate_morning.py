@@ -18,6 +18,8 @@ from assetmill.storage.decisions import decide, read_decisions
 from assetmill.storage.reviews import Draft
 from productions import NAME, Production, rows
 
+pytestmark = pytest.mark.draws
+
 STYLED = "---\nrank_text: a {{ thing }}\naxes: {style: [flat, ink]}\n---\na {{ colour }} {{ thing }}, {{ style }}\n"
 
 

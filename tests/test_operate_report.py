@@ -19,6 +19,8 @@ from assetmill.operate.stages import Stages
 from assetmill.records import Problem
 from productions import NAME, Production, rows
 
+pytestmark = pytest.mark.draws
+
 
 @pytest.fixture
 def toys(tmp_path: Path) -> Production:

@@ -18,8 +18,6 @@ from assetmill.storage.decisions import decide, read_decisions
 from assetmill.storage.reviews import Draft
 from productions import NAME, Production, rows
 
-pytestmark = pytest.mark.draws
-
 STYLED = "---\nrank_text: a {{ thing }}\naxes: {style: [flat, ink]}\n---\na {{ colour }} {{ thing }}, {{ style }}\n"
 
 
@@ -171,6 +169,7 @@ def test_spikes() -> None:
     assert spikes_of(night(100, 30), []) == []
 
 
+@pytest.mark.draws
 def test_trends_need_two_nights(toys: Production) -> None:
     """The first night has no trend; later ones have plots of scores and yields with the nights before."""
     first = page(toys, toys.run(limit=8))
@@ -180,6 +179,7 @@ def test_trends_need_two_nights(toys: Production) -> None:
     assert "the night before" in second
 
 
+@pytest.mark.draws
 def test_damaged_nights_are_passed_over(toys: Production) -> None:
     """Facts of an earlier night that cannot be read stop nothing."""
     first = toys.run(limit=8)
@@ -220,6 +220,7 @@ def test_budget_is_told(toys: Production) -> None:
 # --- the page -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.draws
 def test_the_page_stands_alone(toys: Production) -> None:
     """No script, nothing loaded from elsewhere, a policy that forbids both, each picture with words for it."""
     toys.run(limit=6)
@@ -243,6 +244,7 @@ def test_the_page_stands_alone(toys: Production) -> None:
     assert len(html) < 2**20
 
 
+@pytest.mark.draws
 def test_texts_are_escaped(tmp_path: Path) -> None:
     """Markup in ids, prompts, column values and reasons is shown, never obeyed."""
     evil = "<script>alert(1)</script>\"'&{{ 7*7 }}"

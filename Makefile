@@ -14,7 +14,7 @@ export HF_HUB_OFFLINE ?= 1
 # Files of tests that run side by side; each stays in one process, with its servers and models.
 TEST_WORKERS ?= 2
 
-.PHONY: families cutouts review-bench publishing publish-kills clip-guidance selection settings memory orchestration help demo test lint types check bench peers engines kills scale lock docs starter-docs clean
+.PHONY: families cutouts review-bench ranker publishing publish-kills clip-guidance selection settings memory orchestration help demo test lint types check bench peers engines kills scale lock docs starter-docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -54,6 +54,9 @@ settings: $(VENV)/.installed  ## what channels_last, fused projections and torch
 
 families: $(VENV)/.installed  ## what choosing for families together gives and costs, into docs/families.md
 	$(BIN)/python benchmarks/families.py
+
+ranker: $(VENV)/.installed  ## what the house ranker learns from a reviewer whose taste CLIP doesn't know
+	$(BIN)/python benchmarks/ranker.py
 
 cutouts: $(VENV)/.installed  ## how good cut-outs are on renders with a known mask, into docs/publishing.md
 	$(BIN)/python benchmarks/cutouts.py

@@ -50,11 +50,15 @@ def look_at(assets: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Picture
     }  # fmt: skip
 
 
-def judge(pictures: Pictures, noise: float, rng: np.random.Generator) -> Verdict:
-    """One look at an asset: liking plus normal noise of that standard deviation."""
-    felt = pictures.liking + rng.normal(0.0, noise, len(pictures.blobs))
+def feel(liking: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """What they feel looking at pictures that they like that much, (N,): liking plus normal noise."""
+    return liking + rng.normal(0.0, noise, len(liking))
+
+
+def decide(blobs: Sequence[str], felt: np.ndarray) -> Verdict:
+    """Approves the best, rejects the worst by what was felt."""
     order = np.argsort(-felt)
-    return Verdict(pictures.blobs[order[0]], tuple(pictures.blobs[i] for i in order[-REJECTS:]))
+    return Verdict(blobs[order[0]], tuple(blobs[i] for i in order[-REJECTS:]))
 
 
 def _read(pixels: np.ndarray) -> tuple[float, float]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
 import pytest
 
+from assetmill.operate.deciding import list_pictures
 from assetmill.operate.rankers import (
     evaluate_ranker,
     gather_lessons,
@@ -19,11 +21,13 @@ from assetmill.operate.rankers import (
     retire_ranker,
     train_ranker,
 )
+from assetmill.operate.taste import find_promoted
 from assetmill.records import InputError, ScoreRecord, asset_key
+from assetmill.review.gallery import load_gallery
 from assetmill.storage.decisions import Decision, Draft, decide, read_decisions
 from assetmill.storage.index import AssetHistory
 from assetmill.storage.layout import embeddings_prefix
-from assetmill.storage.rankers import promoted_ranker, read_ranker, taste_judge
+from assetmill.storage.rankers import append_promotion, promoted_ranker, put_ranker, read_ranker, taste_judge
 from assetmill.storage.reviews import fold_decisions
 from productions import NAME, Production, rows
 
@@ -81,12 +85,29 @@ def ids(start: int, stop: int) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def reviewed(tmp_path_factory: pytest.TempPathFactory) -> Production:
-    """A production whose first assets somebody with a clear taste has gone through, and its trained ranker."""
-    made = production(tmp_path_factory.mktemp("reviewed"))
+def run_once(tmp_path_factory: pytest.TempPathFactory) -> Production:
+    """A production after its first run. Tests take a copy."""
+    made = production(tmp_path_factory.mktemp("run"))
     made.run()
+    return made
+
+
+@pytest.fixture(scope="module")
+def reviewed_once(run_once: Production, tmp_path_factory: pytest.TempPathFactory) -> Production:
+    """The same, whose first assets somebody with a clear taste has gone through."""
+    made = copy_of(run_once, tmp_path_factory.mktemp("reviewed"))
     Fan(made).review(ids(0, NUM))
     return made
+
+
+@pytest.fixture
+def reviewed(reviewed_once: Production, tmp_path: Path) -> Production:
+    return copy_of(reviewed_once, tmp_path)
+
+
+def copy_of(made: Production, folder: Path) -> Production:
+    copytree(made.folder, folder, dirs_exist_ok=True)
+    return Production(folder, made.sheet, dict(made.settings))
 
 
 # --- what there is to learn ---------------------------------------------------------------------------------
@@ -141,12 +162,9 @@ def test_lessons(reviewed: Production) -> None:
 # --- training, measuring, promoting -------------------------------------------------------------------------
 
 
-def test_train_promote_and_choose(tmp_path: Path) -> None:
+def test_train_promote_and_choose(reviewed: Production) -> None:
     """A ranker that agrees better is promoted; the next run chooses by it, and says so in its records."""
-    made = production(tmp_path)
-    made.run()
-    fan = Fan(made)
-    fan.review(ids(0, NUM))
+    made, fan = reviewed, Fan(reviewed)
     made.run()
     before = {e.asset_id: e.blob for e in made.catalog.iter_entries()}
     assert made.states() == {"unchanged": NUM + 10}
@@ -168,10 +186,24 @@ def test_train_promote_and_choose(tmp_path: Path) -> None:
     for history in made.index.history(ids(NUM, NUM + 10)).values():
         assert len(history.tastes) == 6
         assert all(not s.judge.startswith("ranker") for s in history.scores.values())
+    _check_order_on_the_page(made)
     retire_ranker(made.path, by="lead")
     made.run()
     assert {e.asset_id: e.blob for e in made.catalog.iter_entries()} == before
     made.check_whole()
+
+
+def _check_order_on_the_page(made: Production) -> None:
+    """The page and `decisions show` list pictures by what the choice went by."""
+    config = made.job().config
+    house = find_promoted(made.store, config)
+    for card in load_gallery(made.store, config).cards[NUM:]:
+        totals = [(p.score or 0.0) + p.bonus for p in card.pictures]
+        assert totals == sorted(totals, reverse=True)
+        assert any(p.bonus for p in card.pictures)
+        history = made.index.history([card.id])[card.id]
+        listed = list_pictures(history, read_decisions(made.store, NAME).of(card.key), house)
+        assert [p.blob for p in listed] == [p.blob for p in card.pictures]
 
 
 def _requests(made: Production, first: int) -> list[str]:
@@ -179,27 +211,22 @@ def _requests(made: Production, first: int) -> list[str]:
     return [key for history in found.values() for key in history.candidates]
 
 
-def test_a_ranker_that_learned_from_chance_is_not_promoted(tmp_path: Path) -> None:
-    """Half of the reviewers like the opposite: there is nothing to learn, and promoting is refused with the figures."""
-    made = production(tmp_path)
-    made.run()
+def test_groups_of_a_column(run_once: Production, tmp_path: Path) -> None:
+    """Two brands with opposite tastes. As one they have nothing to teach, and promoting is refused with the figures;
+    by the column each has its own taste, and records say whose was used."""
+    made = copy_of(run_once, tmp_path)
     Fan(made).review(ids(0, NUM)[::2])
     Fan(made, -1).review(ids(0, NUM)[1::2])
     train_ranker(made.path)
     with pytest.raises(InputError, match="is not better than the judge alone: its gain in agreement on held-out"):
         promote_ranker(made.path, by="lead")
     assert promoted_ranker(made.store, NAME) is None
-
-
-def test_groups_of_a_column(tmp_path: Path) -> None:
-    """Two brands with opposite tastes: each has its own, and records say whose was used."""
-    made = production(tmp_path, ranker={"min_assets": 10, "group": "brand"})
-    made.run()
-    Fan(made).review(ids(0, NUM)[::2])
-    Fan(made, -1).review(ids(0, NUM)[1::2])
+    made.change(ranker={"group": "brand"})
+    with pytest.raises(InputError, match="no ranker was trained with the settings that the config has now"):
+        promote_ranker(made.path, by="lead")
     trained = train_ranker(made.path)
     assert set(trained["groups"]) == {"even", "odd"}
-    promote_ranker(made.path, by="lead")
+    assert promote_ranker(made.path, by="lead").ranker == trained["ranker"]
     made.run()
     histories = made.index.history(ids(NUM, NUM + 10))
     judges = {a: {t.judge for t in h.tastes.values()} for a, h in histories.items()}
@@ -224,21 +251,17 @@ def test_evaluation_on_what_was_decided_since(reviewed: Production) -> None:
     assert asdict(again.fresh)["gain"]["value"] > 0
 
 
-def test_fresh_decisions_can_refuse_a_promotion(tmp_path: Path) -> None:
+def test_fresh_decisions_can_refuse_a_promotion(reviewed: Production) -> None:
     """A ranker whose reviewer changed their mind since is not promoted, however well it did in training."""
-    made = production(tmp_path)
-    made.run()
-    Fan(made).review(ids(0, NUM))
-    old = train_ranker(made.path)
-    Fan(made, -1).review(ids(NUM, NUM + 10))
+    old = train_ranker(reviewed.path)
+    Fan(reviewed, -1).review(ids(NUM, NUM + 10))
     with pytest.raises(InputError, match="10 assets decided about since"):
-        promote_ranker(made.path, old["ranker"], by="lead")
+        promote_ranker(reviewed.path, old["ranker"], by="lead")
 
 
-def test_what_cannot_be_done_says_why(tmp_path: Path) -> None:
+def test_what_cannot_be_done_says_why(run_once: Production, tmp_path: Path) -> None:
     """Too few decisions, no ranker, an unknown column, a ranker of another judge: errors with the way out."""
-    made = production(tmp_path)
-    made.run()
+    made = copy_of(run_once, tmp_path)
     with pytest.raises(InputError, match="no ranker was trained yet"):
         evaluate_ranker(made.path)
     Fan(made).review(ids(0, 8))
@@ -251,16 +274,12 @@ def test_what_cannot_be_done_says_why(tmp_path: Path) -> None:
         made.plan()
 
 
-def test_a_ranker_of_another_judge_stops_the_plan(reviewed: Production, tmp_path: Path) -> None:
+def test_a_ranker_of_another_judge_stops_the_plan(reviewed: Production) -> None:
     """Selection is never made quietly without the ranker that was promoted; `use: off` is the way to do so."""
-    from assetmill.storage.rankers import append_promotion, put_ranker
-
-    made = production(tmp_path)
-    trained = train_ranker(reviewed.path)
-    document = read_ranker(reviewed.store, NAME, trained["ranker"])
-    key = put_ranker(made.store, NAME, {**document, "judge": "f" * 64})
-    append_promotion(made.store, NAME, key, seen=0, by="lead")
+    document = read_ranker(reviewed.store, NAME, train_ranker(reviewed.path)["ranker"])
+    key = put_ranker(reviewed.store, NAME, {**document, "judge": "f" * 64})
+    append_promotion(reviewed.store, NAME, key, seen=0, by="lead")
     with pytest.raises(InputError, match="trained under another judge"):
-        made.plan()
-    made.change(ranker={"use": "off"})
-    assert made.states() == {"new": NUM + 10}
+        reviewed.plan()
+    reviewed.change(ranker={"use": "off"})
+    assert reviewed.states() == {"changed": NUM, "unchanged": 10}

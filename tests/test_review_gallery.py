@@ -131,3 +131,18 @@ def test_a_card_tells_what_became_of_each_picture() -> None:
     assert folded is not None
     assert len(folded.pictures) == 1
     assert read_card(asset_key("a"), [record_line(outcome("a"))]) is None
+
+
+def test_pictures_of_a_changed_prompt_are_marked(tmp_path: Path) -> None:
+    """After a row was changed and made again, the old pictures stand behind the new ones, and say what they are."""
+    production = Production(tmp_path, rows(2))
+    production.run()
+    assert not any(p.other_prompt for c in gallery_of(production).cards for p in c.pictures)
+    production.sheet[0]["colour"] = "teal"
+    production.write()
+    production.change(publish={"max_changed": 1.0})
+    production.run()
+    changed, other = gallery_of(production).cards
+    assert [p.other_prompt for p in changed.pictures] == [False] * 4 + [True] * 4
+    assert all("teal" in p.positive for p in changed.pictures[:4])
+    assert not any(p.other_prompt for p in other.pictures)

@@ -20,6 +20,7 @@ from assetmill.storage.rankers import (
     ranker_keys,
     read_ranker,
     taste_judge,
+    taste_name,
 )
 from assetmill.storage.store import CorruptObject, MissingObject
 
@@ -91,5 +92,6 @@ def test_names_of_tastes() -> None:
     """Score records of rankers are told from those of judges, and say whose taste was used."""
     assert taste_judge("k", "") == "ranker:k"
     assert taste_judge("k", "Hearth & Co") == "ranker:k:Hearth & Co"
+    assert taste_name(taste_judge("0123456789", "Hearth & Co")) == "house ranker 01234567, Hearth & Co"
     assert is_taste("ranker:k")
     assert not is_taste("0" * 64)

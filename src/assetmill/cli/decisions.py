@@ -61,10 +61,11 @@ class _Desk:
 
     def pictures(self) -> list[Shown]:
         from assetmill.operate.deciding import list_pictures
+        from assetmill.operate.taste import find_promoted
         from assetmill.records import asset_key
 
         history = self.index.history([self.asset])[self.asset]
-        return list_pictures(history, self.log.of(asset_key(self.asset)))
+        return list_pictures(history, self.log.of(asset_key(self.asset)), find_promoted(self.store, self.config))
 
     def decide(self, kind: str, by: str | None, *, picture: str = "", **more: Any) -> Decision:
         from assetmill.operate.deciding import find_picture, ranking_shown

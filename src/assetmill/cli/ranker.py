@@ -28,7 +28,7 @@ def ranker_train(config: ConfigPath, as_json: AsJson = False) -> None:
 def ranker_eval(config: ConfigPath, ranker: Key = "", as_json: AsJson = False) -> None:
     """How a ranker agrees with people: on assets held out in training, and on those decided about since.
 
-    The promoted one, else the latest, where none is named.
+    Where none is named, the promoted one, else the latest that was trained with the config's settings.
     """
     from assetmill.operate.rankers import evaluate_ranker
 
@@ -48,8 +48,9 @@ def ranker_eval(config: ConfigPath, ranker: Key = "", as_json: AsJson = False) -
 def ranker_promote(
     config: ConfigPath, ranker: Key = "", by: By = None, note: Note = "", as_json: AsJson = False
 ) -> None:
-    """Let selection use a ranker (the latest where none is named) from the next run on.
+    """Let selection use a ranker from the next run on.
 
+    Where none is named, the latest that was trained with the config's settings.
     Refused (exit 2) where its gain in agreement over the judge alone isn't above zero beyond chance.
     """
     from dataclasses import asdict

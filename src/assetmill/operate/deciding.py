@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from assetmill.operate.taste import HouseRanker
 from assetmill.records import InputError, Problem
 from assetmill.storage.fold import AssetHistory
 from assetmill.storage.layout import blob_path
@@ -32,13 +33,14 @@ class Shown:
     file: str
 
 
-def list_pictures(history: AssetHistory, review: ReviewState) -> list[Shown]:
+def list_pictures(history: AssetHistory, review: ReviewState, ranker: HouseRanker | None = None) -> list[Shown]:
     """An asset's pictures: those that were chosen first, in their order, then the others, the best score first.
 
-    Those that a gate refused come last.
+    What the house ranker says counts as it does in the choice. Those that a gate refused come last.
     """
     judged = {s.blob: s for s in history.scores.values()}
     scores = {blob: s.value for blob, s in judged.items()}
+    bonus = {t.blob: ranker.weigh(t) for t in history.tastes.values()} if ranker is not None else {}
     refusals = {g.subject: g.reason or g.gate for g in history.gates if g.stage == "candidate" and not g.passed}
     outcome = history.outcome
     chosen = [history.variants[k].blob for k in outcome.chosen if k in history.variants] if outcome else []
@@ -47,7 +49,8 @@ def list_pictures(history: AssetHistory, review: ReviewState) -> list[Shown]:
     def order(blob: str) -> tuple[bool, int, float]:
         score = scores.get(blob)
         place = chosen.index(blob) if blob in chosen else len(chosen)
-        return by_blob[blob].request_key in refusals, place, -(score if score is not None else float("-inf"))
+        worth = score + bonus.get(blob, 0.0) if score is not None else float("-inf")
+        return by_blob[blob].request_key in refusals, place, -worth
 
     shown = []
     for rank, blob in enumerate(sorted(by_blob, key=order), 1):

@@ -10,7 +10,7 @@ rejected ones; open pictures are preferred to those that were rejected beside th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from assetmill.curate.ranker import Agreement, Example
 
-_ASSETS_AT_ONCE = 256
+_ASSETS_AT_ONCE, _BATCH = 256, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +125,14 @@ def train_ranker(path: Path | str) -> dict[str, Any]:
             "left_out": lessons.left_out,
             "assets": sorted(e.asset for e in lessons.examples),
         },
-        "settings": settings.model_dump(mode="json", include={"min_assets", "weight"}),
+        "settings": _settings(config),
     }
     return summarise(put_ranker(store, config.name, document), document)
 
 
 def evaluate_ranker(path: Path | str, name: str = "") -> Evaluation:
-    """How a ranker (the beginning of its key; else the promoted, else the latest one) agrees with people.
+    """How a ranker agrees with people: that whose key begins so, else the promoted one, else the latest that was trained
+    with the config's settings.
 
     Raises InputError where there is none, or where it was trained under another judge than the config's.
     """
@@ -142,7 +143,8 @@ def evaluate_ranker(path: Path | str, name: str = "") -> Evaluation:
 
 
 def promote_ranker(path: Path | str, name: str = "", *, by: str, note: str = "") -> Promotion:
-    """Makes a ranker (the beginning of its key; else the latest one) the one that selection uses from the next run on.
+    """Makes a ranker the one that selection uses from the next run on: that whose key begins so, else the latest that
+    was trained with the config's settings.
 
     Raises InputError where the 95 % interval of its gain over the judge alone does not lie above zero: of the gain on
     held-out assets when it was trained, and, where enough were decided about since, of that on fresh ones.
@@ -325,11 +327,26 @@ def _score_missing(
     missing = [(c, blob) for c in found for blob in c.files if blob not in c.scores and blob not in bad]
     if missing:
         judge = load_judge(resolve_judge(config.judge, config.resolve), config.judge)
-        for compared, blob in missing:
-            pixels = decode(get_blob(store, blob, compared.files[blob]))
-            value = float(judge.judge(np.stack([pixels]), [compared.texts[blob]]).scores[0])
-            scores[compared.asset_id][blob] = value
+        for group in _same_size(missing, lambda c, blob: decode(get_blob(store, blob, c.files[blob]))):
+            texts = [compared.texts[blob] for compared, blob, _ in group]
+            judged = judge.judge(np.stack([pixels for *_, pixels in group]), texts)
+            for (compared, blob, _), value in zip(group, judged.scores, strict=True):
+                scores[compared.asset_id][blob] = float(value)
     return scores
+
+
+def _same_size(
+    wanted: Iterable[tuple[Compared, str]], read: Callable[[Compared, str], np.ndarray]
+) -> Iterator[list[tuple[Compared, str, np.ndarray]]]:
+    """Pictures with their pixels, in batches of one size."""
+    waiting: dict[tuple[int, ...], list[tuple[Compared, str, np.ndarray]]] = {}
+    for compared, blob in wanted:
+        pixels = read(compared, blob)
+        batch = waiting.setdefault(pixels.shape, [])
+        batch.append((compared, blob, pixels))
+        if len(batch) == _BATCH:
+            yield waiting.pop(pixels.shape)
+    yield from waiting.values()
 
 
 def _to_example(compared: Compared, vectors: Mapping[str, np.ndarray], scores: Mapping[str, float]) -> Example | None:
@@ -354,8 +371,7 @@ def _evaluate(config: Config, store: Store, key: str) -> Evaluation:
 
     document = _read(store, config.name, key)
     house: HouseRanker = house_ranker(key, document)
-    spec = resolve_judge(config.judge, config.resolve)
-    if document["judge"] != spec.key:
+    if house.judge != resolve_judge(config.judge, config.resolve).key:
         raise InputError(
             Problem(f"ranker {key[:12]} was trained under another judge", "train a new one", column="judge")
         )
@@ -380,7 +396,21 @@ def _choose(store: Store, config: Config, name: str, *, prefer_promoted: bool) -
     known = _documents(store, config.name)
     if not known:
         raise InputError(Problem("no ranker was trained yet", "train one with `assetmill ranker train CONFIG`"))
-    return known[-1][0]
+    # Two that know the same decisions differ in their settings: which of them is meant the config says.
+    settings = {"group": config.ranker.group, **_settings(config)}
+    of_config = [key for key, document in known if {"group": document["group"], **document["settings"]} == settings]
+    if not of_config:
+        raise InputError(
+            Problem(
+                "no ranker was trained with the settings that the config has now",
+                "train one, or name one by the beginning of its key (`assetmill ranker list CONFIG`)", column="ranker",
+            )
+        )  # fmt: skip
+    return of_config[-1]
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    return config.ranker.model_dump(mode="json", include={"min_assets", "weight"})
 
 
 def _documents(store: Store, config_name: str) -> list[tuple[str, dict[str, Any]]]:

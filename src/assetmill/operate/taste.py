@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HouseRanker:
-    """A ranker with the key it is stored under, and the sheet's column that its groups come from."""
+    """A ranker with the key it is stored under, its judge's, and the sheet's column that its groups come from."""
 
     key: str
+    judge: str
     column: str
     ranker: Ranker
 
@@ -36,6 +38,14 @@ class HouseRanker:
         """What a taste adds to the judge's score."""
         return self.ranker.weight * self.ranker.judge_spread * value
 
+    def weigh(self, record: ScoreRecord | Mapping[str, Any]) -> float:
+        """What a taste on record, as a record or its JSON, adds to the judge's score; 0 for those of other rankers."""
+        plain = record if isinstance(record, Mapping) else {"judge": record.judge, "value": record.value}
+        own = taste_judge(self.key, "")
+        if plain["value"] is None or not (plain["judge"] == own or plain["judge"].startswith(f"{own}:")):
+            return 0.0
+        return self.bonus(plain["value"])
+
     def record(self, asset: Asset, request_key: str, blob: str, value: float) -> ScoreRecord:
         """A taste as it is kept: `judge` names the ranker and, where the asset's group has its own taste, the group."""
         judge = taste_judge(self.key, self.group_of(asset))
@@ -48,23 +58,30 @@ def open_ranker(store: Store, config: Config, judge_key: str) -> HouseRanker | N
 
     Raises InputError where the promoted one cannot be used: the choice is never made quietly without it.
     """
-    if config.ranker.use == "off":
-        return None
     way_out = (
         "train and promote a new one (`assetmill ranker train`, `promote`), retire it (`assetmill ranker retire`), or "
         "set ranker.use: off"
     )
     try:
-        promotion = promoted_ranker(store, config.name)
-        if promotion is None or not promotion.ranker:
-            return None
-        document = read_ranker(store, config.name, promotion.ranker)
-        house = house_ranker(promotion.ranker, document)
+        house = find_promoted(store, config)
     except (CorruptObject, MissingObject) as error:
         raise InputError(Problem(f"the promoted ranker cannot be read: {error}", way_out)) from error
-    if document["judge"] != judge_key:
+    if house is not None and house.judge != judge_key:
         raise InputError(Problem("the promoted ranker was trained under another judge", way_out, column="judge"))
     return house
+
+
+def find_promoted(store: Store, config: Config) -> HouseRanker | None:
+    """The promoted ranker, whatever its judge; None where there is none, or the config turns it off.
+
+    Raises CorruptObject, MissingObject.
+    """
+    if config.ranker.use == "off":
+        return None
+    promotion = promoted_ranker(store, config.name)
+    if promotion is None or not promotion.ranker:
+        return None
+    return house_ranker(promotion.ranker, read_ranker(store, config.name, promotion.ranker))
 
 
 def house_ranker(key: str, document: dict[str, Any]) -> HouseRanker:
@@ -72,6 +89,6 @@ def house_ranker(key: str, document: dict[str, Any]) -> HouseRanker:
     from assetmill.curate.ranker import ranker_from_json
 
     try:
-        return HouseRanker(key, document["group"], ranker_from_json(document["ranker"]))
+        return HouseRanker(key, document["judge"], document["group"], ranker_from_json(document["ranker"]))
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptObject(key, f"it is no ranker ({error!r})") from error

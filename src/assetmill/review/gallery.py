@@ -10,7 +10,7 @@ import gc
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,12 +19,14 @@ from typing import Any
 from assetmill.config import Config
 from assetmill.intake.sheet import read_assets
 from assetmill.operate.runs import describe_run, holder_run_id, read_json
+from assetmill.operate.taste import HouseRanker, find_promoted
 from assetmill.records import Asset, InputError, Record, asset_key, record_line, request_from_json
 from assetmill.storage.bans import open_bans
 from assetmill.storage.catalog import open_catalog
 from assetmill.storage.index import AssetHistory, open_index
 from assetmill.storage.layout import runs_prefix
 from assetmill.storage.rankers import is_taste
+from assetmill.storage.reviews import ADOPTED
 from assetmill.storage.store import CorruptObject, MissingObject, Store
 
 RUNS_SHOWN = 30
@@ -38,7 +40,9 @@ VALUES_SHOWN = 200
 class Picture:
     """One candidate. `refused` says why a gate refused it, or that it was taken back, or is empty.
 
-    `rank` is its place among the chosen, 0 for none; `master` the blob of its upscaled picture, or empty.
+    `rank` is its place among the chosen, 0 for none; `master` the blob of its upscaled picture, or empty. `bonus` is
+    what the promoted house ranker adds to its score. `other_prompt` says that the last choice, in its place of the
+    template, fell on pictures of another prompt: the row was changed since, or this one.
     """
 
     blob: str
@@ -55,6 +59,8 @@ class Picture:
     rank: int = 0
     master: str = ""
     master_media_type: str = ""
+    bonus: float = 0.0
+    other_prompt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +77,8 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One asset with its pictures, best first: the chosen by rank, then by score, those that a gate refused last.
+    """One asset with its pictures, best first: the chosen by rank, then by score with taste, those of another prompt
+    behind them, those that a gate refused last.
 
     `outcome` and `reason` are what the last run said of it; `columns` and `rows` come from the sheet as it is now.
     """
@@ -179,11 +186,11 @@ def load_gallery(store: Store, config: Config) -> Gallery:
         notices.append(f"Columns are left out: {error.problems[0]}")
     published = _read_published(store, config.name, notices)
     index = open_index(store, config.name)
-    taken_back = find_taken_back(store, config.name, notices)
+    taken_back, ranker = find_taken_back(store, config.name, notices), _find_ranker(store, config, notices)
     drafts: dict[str, Card] = {}
     with _no_collecting():
         for key, lines in index.iter_lines():
-            card = read_card(key, lines, published.get(key, ()), taken_back)
+            card = read_card(key, lines, published.get(key, ()), taken_back, ranker)
             if card is not None:
                 drafts[key] = card
     notices.extend(f"Left out: {problem}" for problem in index.problems)
@@ -218,12 +225,17 @@ def find_taken_back(store: Store, config_name: str, notices: list[str]) -> Taken
 
 
 def read_card(
-    key: str, lines: Iterable[str], published: tuple[Published, ...] = (), taken_back: TakenBack | None = None
+    key: str,
+    lines: Iterable[str],
+    published: tuple[Published, ...] = (),
+    taken_back: TakenBack | None = None,
+    ranker: HouseRanker | None = None,
 ) -> Card | None:
     """An asset's card from the lines of its records; None where they hold no request."""
     requests: dict[str, dict[str, Any]] = {}
     made: dict[str, dict[str, Any]] = {}
     scores: dict[str, dict[str, Any]] = {}
+    bonus: dict[str, float] = {}
     refused: dict[str, str] = {}
     variants: dict[str, dict[str, Any]] = {}
     outcome: dict[str, Any] = {}
@@ -239,6 +251,8 @@ def read_card(
                 made[record["request_key"]] = record
             case "score" if not is_taste(record["judge"]):
                 scores[record["request_key"]] = record
+            case "score" if ranker is not None:
+                bonus[record["request_key"]] = ranker.weigh(record) or bonus.get(record["request_key"], 0.0)
             case "gate" if not record["passed"]:
                 refused[record["subject"]] = record["reason"] or record["gate"]
             case "variant":
@@ -253,6 +267,7 @@ def read_card(
         return None
     chosen = [variants[k]["request_key"] for k in outcome.get("chosen", ()) if k in variants]
     ranks = {request: rank for rank, request in enumerate(chosen, 1)}
+    texts = _texts_chosen(requests[k] for k in chosen if k in requests)
     masters = {v["request_key"]: v for v in variants.values()}
     pictures: dict[str, Picture] = {}
     for request_key, candidate in made.items():
@@ -267,7 +282,8 @@ def read_card(
             candidate["blob"], candidate["media_type"], candidate["width"], candidate["height"], request_key,
             request["template"], request["index"], request["request"]["positive"], _number(score.get("value")),
             score.get("judge", ""), refusal, ranks.get(request_key, 0),
-            master.get("master", ""), master.get("master_media_type", ""),
+            master.get("master", ""), master.get("master_media_type", ""), bonus.get(request_key, 0.0),
+            _is_other_prompt(request, texts),
         )  # fmt: skip
         # Two requests can give the same bytes; a decision binds to these, so they are one picture.
         if (old := pictures.get(picture.blob)) is None or _place(picture) < _place(old):
@@ -280,15 +296,17 @@ def read_card(
     )  # fmt: skip
 
 
-def refresh_card(card: Card, history: AssetHistory, taken_back: TakenBack | None = None) -> Card:
+def refresh_card(
+    card: Card, history: AssetHistory, taken_back: TakenBack | None = None, ranker: HouseRanker | None = None
+) -> Card:
     """A card with the pictures that are on record now; its row and what is published stay."""
     records: list[Record] = [
         *history.requests.values(), *history.candidates.values(), *history.gates, *history.scores.values(),
-        *history.failures.values(), *history.cuts.values(), *history.variants.values(),
+        *history.tastes.values(), *history.failures.values(), *history.cuts.values(), *history.variants.values(),
     ]  # fmt: skip
     if history.outcome is not None:
         records.append(history.outcome)
-    new = read_card(card.key, map(record_line, records), card.published, taken_back)
+    new = read_card(card.key, map(record_line, records), card.published, taken_back, ranker)
     return card if new is None else replace(new, id=card.id, columns=card.columns, rows=card.rows)
 
 
@@ -344,13 +362,41 @@ def _no_collecting() -> Iterator[None]:
             gc.enable()
 
 
+def _find_ranker(store: Store, config: Config, notices: list[str]) -> HouseRanker | None:
+    try:
+        return find_promoted(store, config)
+    except (CorruptObject, MissingObject) as error:
+        notices.append(f"Pictures are in the order of the judge alone: the promoted ranker cannot be read ({error})")
+        return None
+
+
+def _cell_of(request: Mapping[str, Any]) -> tuple[Any, ...]:
+    return request["template"], *sorted(request["cell"].items())
+
+
+def _texts_chosen(requests: Iterable[Mapping[str, Any]]) -> dict[tuple[Any, ...], set[str]]:
+    """The prompts of chosen pictures that were made here, by template and cell."""
+    found: dict[tuple[Any, ...], set[str]] = {}
+    for request in requests:
+        if request["request"]["engine"] != ADOPTED:
+            found.setdefault(_cell_of(request), set()).add(request["request"]["positive"])
+    return found
+
+
+def _is_other_prompt(request: Mapping[str, Any], texts: Mapping[tuple[Any, ...], Collection[str]]) -> bool:
+    if request["request"]["engine"] == ADOPTED:
+        return False
+    own = request["request"]["positive"]
+    return own not in texts.get(_cell_of(request), (own,))
+
+
 def _with_row(card: Card, asset: Asset) -> Card:
     return replace(card, id=asset.id, columns=asset.columns, rows=asset.rows)
 
 
 def _place(picture: Picture) -> tuple[Any, ...]:
-    score = -math.inf if picture.score is None else picture.score
-    return bool(picture.refused), picture.rank or math.inf, -score, picture.request_key
+    score = -math.inf if picture.score is None else picture.score + picture.bonus
+    return bool(picture.refused), picture.rank or math.inf, picture.other_prompt, -score, picture.request_key
 
 
 def _number(value: Any) -> float | None:

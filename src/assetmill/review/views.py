@@ -15,7 +15,7 @@ from assetmill.review.filters import statuses_of
 from assetmill.review.gallery import Card, Picture
 from assetmill.storage.decisions import Decision, ReviewState
 from assetmill.storage.index import AssetHistory
-from assetmill.storage.rankers import is_taste
+from assetmill.storage.rankers import is_taste, taste_name
 
 TITLES = ("name", "title", "product", "label")
 """Columns that name an asset for people, in the order they are looked for."""
@@ -48,8 +48,10 @@ def card_json(card: Card, state: ReviewState, blind_seed: str = "") -> dict[str,
             "width": p.width,
             "height": p.height,
             "score": None if blind else p.score,
+            "taste": 0 if blind else round(p.bonus, 6),
             "rank": 0 if blind else p.rank,
             "refused": p.refused,
+            "other": not blind and p.other_prompt,
             "approved": p.blob in state.approved,
             "rejected": state.rejected.get(p.blob),
             "published": not blind and p.blob in published,
@@ -89,7 +91,7 @@ def detail_json(card: Card, state: ReviewState, history: AssetHistory, blind_see
         )
     scores: dict[str, list[dict[str, Any]]] = {}
     for score in (*history.scores.values(), *history.tastes.values()):
-        name = "house ranker" if is_taste(score.judge) else score.judge[:8]
+        name = taste_name(score.judge) if is_taste(score.judge) else f"judge {score.judge[:8]}"
         scores.setdefault(score.request_key, []).append({"judge": name, "value": score.value, "text": score.rank_text})
     made = {}
     for picture in card.pictures:

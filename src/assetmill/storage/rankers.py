@@ -49,6 +49,12 @@ def is_taste(judge: str) -> bool:
     return judge.startswith(TASTE)
 
 
+def taste_name(judge: str) -> str:
+    """A ranker's taste in words, from the judge's name of its score records."""
+    key, _, group = judge.removeprefix(TASTE).partition(":")
+    return f"house ranker {key[:8]}" + (f", {group}" if group else "")
+
+
 def put_ranker(store: Store, config_name: str, document: Mapping[str, Any]) -> str:
     """Stores a ranker's document and gives its key: the same document has the same key."""
     plain = {"schema": SCHEMA, **document}

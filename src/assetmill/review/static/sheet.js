@@ -173,6 +173,8 @@ function rowOf(card, index, old) {
 export function describe(card, p, n) {
   const parts = [`picture ${n + 1} of ${card.pictures.length} of ${card.id}: ${card.text}`];
   if (p.score !== null) parts.push(`score ${number(p.score)}`);
+  if (p.taste) parts.push(`the house ranker adds ${signed(p.taste)}`);
+  if (p.other) parts.push("of another prompt than the chosen");
   if (p.approved) parts.push("approved");
   if (p.rejected !== null) parts.push(`rejected${p.rejected ? `: ${p.rejected}` : ""}`);
   if (p.refused) parts.push(`refused by a gate: ${p.refused}`);
@@ -184,8 +186,13 @@ export function describe(card, p, n) {
 export function captionOf(p, n) {
   if (p.refused) return p.refused;
   if (p.rejected) return p.rejected;
-  return p.score === null ? (p.adopted ? "from outside" : `${n + 1}`) : number(p.score);
+  if (p.score === null) return p.adopted ? "from outside" : `${n + 1}`;
+  const score = p.taste ? `${number(p.score)} ${signed(p.taste)}` : number(p.score);
+  return p.other ? `${score} · other prompt` : score;
 }
+
+// What taste adds to a score, with its sign.
+export const signed = (value) => `${value < 0 ? "−" : "+"}${number(Math.abs(value))}`;
 
 export function image(p, { large = false, alt = "" } = {}) {
   const small = Math.max(p.width, p.height) < 320;
@@ -200,7 +207,7 @@ export function image(p, { large = false, alt = "" } = {}) {
 export function pictureClass(p, here) {
   return [
     "thumb", here && p.blob === model.spot ? "spot" : "", p.approved ? "approved" : "",
-    p.rejected !== null ? "rejected" : "", p.refused ? "refused" : "", here && model.marked.includes(p.blob) ? "marked" : "",
+    p.rejected !== null ? "rejected" : "", p.refused ? "refused" : "", p.other ? "other" : "", here && model.marked.includes(p.blob) ? "marked" : "",
   ].join(" ");
 }
 

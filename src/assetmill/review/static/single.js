@@ -124,7 +124,7 @@ function drawPanel(card, picture, detail) {
   if (card.reason && !card.pictures.some((p) => p.approved)) parts.push(h("p", { class: "muted" }, card.reason));
   if (detail) {
     if (made?.scores.length) {
-      parts.push(section("Scores", h("dl", {}, made.scores.map((s) => row(`judge ${s.judge}`, h("span", { class: "figure", title: s.text }, s.value === null ? "no number" : number(s.value, 4)))))));
+      parts.push(section("Scores", h("dl", {}, made.scores.map((s) => row(s.judge, h("span", { class: "figure", title: s.text }, s.value === null ? "no number" : number(s.value, 4)))))));
     } else if (model.blind) parts.push(section("Scores", h("p", { class: "muted" }, "Hidden in blind mode.")));
     parts.push(section("Asked for", h("p", { class: "quote" }, made?.positive || card.text),
       made?.negative ? h("p", { class: "quote negative" }, made.negative) : null,

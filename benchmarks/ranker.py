@@ -282,7 +282,7 @@ def page_lines(figures: Mapping[str, Any]) -> Iterator[str]:
         f"| judge's score lost | | {picks['score_lost']['value']:.3f}, "
         f"{picks['score_lost']['value'] / picks['score_spread']:.1f} standard deviations within an asset |"
     )
-    yield f"| two brands of opposite tastes, one ranker for both | {_share(groups['judge'])} | {_share(groups['one'])} |"
+    yield f"| two brands of opposite tastes, one for both | {_share(groups['judge'])} | {_share(groups['one'])} |"
     yield f"| two brands of opposite tastes, `ranker.group` | | {_share(groups['each'])} |"
     yield ""
     yield "| decided assets | agreement | gain over the judge | promoted |"

@@ -131,8 +131,8 @@ def train_ranker(path: Path | str) -> dict[str, Any]:
 
 
 def evaluate_ranker(path: Path | str, name: str = "") -> Evaluation:
-    """How a ranker agrees with people: that whose key begins so, else the promoted one, else the latest that was trained
-    with the config's settings.
+    """How a ranker agrees with people: that whose key begins so, else the promoted one, else the latest that was
+    trained with the config's settings.
 
     Raises InputError where there is none, or where it was trained under another judge than the config's.
     """

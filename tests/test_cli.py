@@ -192,6 +192,13 @@ def test_ids_are_no_markup(tmp_path: Path, say: Any) -> None:
     assert "[red]x[/red]" in say("catalog", "show", toys.path).err
 
 
+def test_rows_stay_whole_where_there_is_no_terminal(tmp_path: Path, say: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pipe there is no edge to wrap at: a long text can be searched for and copied."""
+    monkeypatch.delenv("COLUMNS")
+    toys = Production(tmp_path, [{"id": "a", "thing": "mug", "colour": "very " * 60 + "red"}])
+    assert "very " * 60 + "red mug" in say("plan", toys.path).err
+
+
 # --- exit codes ---------------------------------------------------------------------------------------------
 
 

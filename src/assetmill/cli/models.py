@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from assetmill.cli.shared import stderr_console
 from assetmill.operate.exits import SOME_FAILED, print_json
 
 models_app = typer.Typer(
@@ -42,8 +43,6 @@ def models_list(
     if as_json:
         print_json({"models": found})
         return
-    from rich.console import Console
-
     from assetmill.operate.console import make_table
 
     names = ("id", "family", "operations", "licence", "commercial", "GiB", "here")
@@ -53,7 +52,7 @@ def models_list(
          answers[m["commercial"]], f"{m['gib']:g}", "yes" if m["here"] else "")
         for m in found
     ]  # fmt: skip
-    Console(stderr=True).print(make_table("models", names, rows))
+    stderr_console().print(make_table("models", names, rows))
 
 
 @models_app.command("show")
@@ -116,8 +115,6 @@ def _print(title: str, facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(facts)
         return
-    from rich.console import Console
-
     from assetmill.operate.console import facts_table
 
-    Console(stderr=True).print(facts_table(title, facts))
+    stderr_console().print(facts_table(title, facts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
     from assetmill.storage.catalog import Catalog
     from assetmill.storage.store import Store
+
+_UNWRAPPED = 4096
+"""Columns of what is no terminal."""
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="Config file (YAML).", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
@@ -37,9 +41,13 @@ def who(by: str | None) -> str:
 
 
 def stderr_console() -> Console:
+    """Where people read. Only a terminal has an edge to wrap at: in a pipe or file a row stays a line, a URL whole."""
     from rich.console import Console
 
-    return Console(stderr=True)
+    console = Console(stderr=True)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _UNWRAPPED
+    return console
 
 
 def open_store_of(config_path: Path, *, read_only: bool = True) -> tuple[str, Store]:

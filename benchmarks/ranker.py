@@ -304,10 +304,10 @@ def page_lines(figures: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         f"Intervals are 95 %; of the curve the least and the most of {REPEATS} orders and moods. A second look of the "
-        f"reviewer agrees with their first in {reviewer['second_look']['value']:.1%} of the pairs, what they like without "
-        f"chance in {reviewer['liking']['value']:.1%}: no ranking can be expected to do better. The judge's scores and their liking correlate at {reviewer['correlation']:+.2f} "
-        f"within an asset. Of {indifferent['reviewers']} reviewers who decided about {indifferent['assets']} assets by "
-        "chance, "
+        f"reviewer agrees with their first in {reviewer['second_look']['value']:.1%} of the pairs, what they like "
+        f"without chance in {reviewer['liking']['value']:.1%}: no ranking can be expected to do better. The judge's "
+        f"scores and their liking correlate at {reviewer['correlation']:+.2f} within an asset. Of "
+        f"{indifferent['reviewers']} reviewers who decided about {indifferent['assets']} assets by chance, "
         f"{indifferent['promoted']} would have got a ranker promoted (mean gain "
         f"{_signed(indifferent['mean_gain'])} points). {machine_line(figures['machine'])}."
     )

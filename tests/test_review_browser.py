@@ -10,10 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
+from assetmill.config import read_config
 from assetmill.deliver.picture import encode_png
+from assetmill.pipeline import open_job, run_job
 from assetmill.review.desk import Desk
 from assetmill.storage.decisions import read_decisions
+from assetmill.storage.store import open_store
+from fixtures_s3 import Endpoint, make_bucket
 from productions import NAME, Production, rows
 from review_pages import desk_over, served
 
@@ -373,3 +378,23 @@ def luminance(colour: str) -> float:
     channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_a_run_in_a_bucket(chromium: Any, moto_endpoint: Endpoint, tmp_path: Path) -> None:
+    """Over a bucket the page shows its pictures and keeps its decisions there, as over a folder."""
+    production = Production(tmp_path, rows(2), {"model": {"size": 64}})
+    plain = production.config() | {"store": make_bucket(moto_endpoint).model_dump(mode="json", exclude_unset=True)}
+    production.path.write_text(yaml.safe_dump(plain))
+    config = read_config(production.path)
+    run_job(open_job(production.path))
+    with served(Desk(open_store(config.store, config.store_url), config)) as address:
+        window = Window(chromium, address)
+        window.page.wait_for_function(
+            "() => { const all = [...document.querySelectorAll('.thumb img')];"
+            " return all.length === 8 && all.every((i) => i.complete && i.naturalWidth > 0); }"
+        )
+        window.press("a", "a")
+        window.settled("Approved", 2)
+        window.close()
+    log = read_decisions(open_store(config.store, config.store_url), NAME)
+    assert [d.kind for d in log] == ["approve", "approve"]

@@ -21,6 +21,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 pytest_plugins = ["fixtures_s3"] if (Path(__file__).parent / "fixtures_s3.py").exists() else []
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Long bytes are named by their length: a time stamp within would give each process of a test run another name."""
+    return f"{argname}-{len(val)}" if isinstance(val, bytes) and len(val) > 16 else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that hold a slow test go first: where files run side by side, none is left alone at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}

@@ -48,6 +48,11 @@ MEANINGS: Mapping[str, str] = {
     "model.strength": "For operations that start from an image; refused with `text-to-image`.",
     "model.adapters": "Weights laid over the model, pinned by hash. Refused by engines that take none.",
     "model.dtype": "Number format; `auto` is float32 on a CPU and bfloat16 on a GPU.",
+    "experiment.arms": "What to try: each differs from the config as it stands in what it names.",
+    "experiment.arms.steps": "Denoising steps.",
+    "experiment.arms.guidance": "Guidance scale.",
+    "experiment.arms.scheduler": "Name of a diffusers scheduler.",
+    "experiment.arms.strength": "For operations that start from an image.",
     "model.adapters.path": "File of the adapter.",
     "model.adapters.weight": "How strongly it acts.",
     "judge.device": "auto, cpu, cuda, cuda:1 …",
@@ -77,7 +82,7 @@ SECTIONS = (
     "gates.safety", "select", "select.family", "cut", "upscale", "cutout", "cutout.gates", "store", "publish",
     "publish.provenance", "publish.credentials", "publish.feeds", "publish.channels", "publish.channels.renditions",
     "publish.channels.atlas", "licences", "retention", "rehearsal",
-    "review", "ranker", "run", "run.budget", "run.ray", "schedule",
+    "review", "ranker", "experiment", "experiment.arms", "run", "run.budget", "run.ray", "schedule",
 )  # fmt: skip
 
 

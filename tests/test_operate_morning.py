@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,26 @@ def toys(tmp_path: Path) -> Production:
         prompts={"templates": ["main.j2"]},
     )  # fmt: skip
     return made
+
+
+@dataclass
+class Nights:
+    """A production's first night over eight assets, and the next one over all, after its prompts were changed."""
+
+    toys: Production
+    first: Any
+    second: Any
+
+
+@pytest.fixture(scope="module")
+def nights(tmp_path_factory: pytest.TempPathFactory) -> Nights:
+    toys = Production(tmp_path_factory.mktemp("nights") / "p", rows(12))
+    toys.change(gates={"max_rejected": 1.0}, model={"options": {"black": 0.3}})
+    first = toys.run(limit=8)
+    toys.templates["main.j2"] = toys.templates["main.j2"].replace("a {{ colour }}", "one {{ colour }}")
+    toys.sheet[0]["colour"] = "blue"
+    toys.change(candidates=6, model={"steps": 2})
+    return Nights(toys, first, toys.run())
 
 
 def facts(toys: Production, report: Any) -> dict[str, Any]:
@@ -75,9 +98,12 @@ class Reader(HTMLParser):
 
 
 def test_yields_add_up(toys: Production) -> None:
-    """Each way of counting counts every image of the night once, and agrees with the records."""
+    """Each way of counting counts every image of the night once, and agrees with the records.
+
+    Columns are those of the allow-list with few values.
+    """
     toys.templates["main.j2"] = STYLED
-    toys.write()
+    toys.change(publish={"columns": ["kind", "colour"]})
     report = toys.run()
     found = facts(toys, report)
     yields = found["yields"]
@@ -92,37 +118,29 @@ def test_yields_add_up(toys: Production) -> None:
     assert found["num_scores"] == len(found["scores"]) == report["outcomes"]["chosen"]
 
 
-def test_a_night_counts_its_own(toys: Production) -> None:
-    """Images of earlier nights are not counted again, though the new ones are chosen among all."""
-    toys.run()
-    toys.change(candidates=6)
-    report = toys.run()
-    found = facts(toys, report)
-    assert found["yields"]["template"]["main"]["trials"] == report["pictures"] < 6 * 12
-    assert all(a["candidates"] >= 6 for a in found["assets"])
+def test_a_night_counts_its_own(nights: Nights) -> None:
+    """Images of earlier nights are not counted again, though they stand among the candidates."""
+    found = facts(nights.toys, nights.second)
+    assert found["yields"]["template"]["main"]["trials"] == nights.second["pictures"] >= 6 * 12
+    assert set(found["yields"]) == {"template", "model"}, "no column may leave"
+    assert sum(a["candidates"] >= 10 for a in found["assets"]) == 8
 
 
-def test_columns_that_may_not_leave_are_not_named(toys: Production) -> None:
-    """Only columns of the allow-list with few values are counted by."""
-    toys.change(publish={"columns": ["kind", "colour"]})
-    assert "column colour" not in facts(toys, toys.run())["yields"], "each row has its own"
-    toys.change(publish={"columns": []}, candidates=5)
-    assert not [name for name in facts(toys, toys.run())["yields"] if name.startswith("column")]
-
-
-def test_before_and_now(toys: Production) -> None:
+def test_before_and_now(nights: Nights) -> None:
     """An asset whose picture changes shows the published one and its score, where they can be compared."""
-    toys.run()
-    toys.templates["main.j2"] = toys.templates["main.j2"].replace("a {{ colour }}", "one {{ colour }}")
-    toys.write()
-    report = toys.run()
-    before = [a["before"] for a in facts(toys, report)["assets"] if a["chosen"]]
-    assert len(before) == report["outcomes"]["chosen"]
+    toys = nights.toys
+    before = [a["before"] for a in facts(toys, nights.second)["assets"] if "before" in a]
+    assert len(before) == 8
     assert all(b["score"] is not None and b["media_type"] == "image/webp" for b in before)
+    assert len(facts(toys, nights.second)["pairs"]) == 8
+
+
+def test_scores_of_other_texts_are_no_measure(toys: Production) -> None:
+    """Where the rank text changed, no score of before is held against one of now."""
+    toys.run(limit=3)
     toys.templates["main.j2"] = toys.templates["main.j2"].replace("rank_text: a", "rank_text: the")
     toys.write()
-    again = facts(toys, toys.run())
-    assert again["pairs"] == [], "scores against another text are no measure"
+    assert facts(toys, toys.run(limit=3))["pairs"] == []
 
 
 def test_failures_and_removed(toys: Production) -> None:
@@ -140,20 +158,25 @@ def test_failures_and_removed(toys: Production) -> None:
 # --- beside other nights ------------------------------------------------------------------------------------
 
 
-def test_what_was_changed(toys: Production) -> None:
+def test_what_was_changed(nights: Nights) -> None:
     """Settings, sheet and templates that differ from the last night's are named with both values."""
-    toys.run()
-    toys.change(candidates=6, model={"steps": 2})
-    toys.sheet[0]["colour"] = "blue"
-    toys.write()
-    report = toys.run()
-    assert "candidates" in page(toys, report)
-    keys = sorted(i.key for i in toys.store.list(f"runs/{NAME}/") if i.key.endswith("morning.json"))
-    old, new = (json.loads(toys.store.get(key)) for key in keys)
-    found = {c.what: (c.old, c.new) for c in changes_between(old, new)}
+    toys = nights.toys
+    assert "model.steps" in page(toys, nights.second)
+    found = {
+        c.what: (c.old, c.new)
+        for c in changes_between(facts(toys, nights.first), facts(toys, nights.second))
+    }  # fmt: skip
     assert found["candidates"] == ("4", "6")
     assert found["model.steps"] == ("1", "2")
-    assert set(found) == {"candidates", "model.steps", "the sheet"}
+    assert set(found) == {"candidates", "model.steps", "the sheet", "the templates"}
+
+
+def test_trends_need_two_nights(nights: Nights) -> None:
+    """The first night has no trend; later ones have plots of scores and yields with the nights before."""
+    assert "night by night" not in page(nights.toys, nights.first)
+    second = page(nights.toys, nights.second)
+    assert second.count("night by night") == 2
+    assert "the night before" in second
 
 
 def test_spikes() -> None:
@@ -167,24 +190,6 @@ def test_spikes() -> None:
     assert (spike.gate, spike.now.value, spike.before.value) == ("black", 0.3, 0.06)
     assert spikes_of(night(10, 2), [night(100, 5)]) == []
     assert spikes_of(night(100, 30), []) == []
-
-
-@pytest.mark.draws
-def test_trends_need_two_nights(toys: Production) -> None:
-    """The first night has no trend; later ones have plots of scores and yields with the nights before."""
-    first = page(toys, toys.run(limit=8))
-    assert "night by night" not in first
-    second = page(toys, toys.run())
-    assert second.count("night by night") == 2
-    assert "the night before" in second
-
-
-@pytest.mark.draws
-def test_damaged_nights_are_passed_over(toys: Production) -> None:
-    """Facts of an earlier night that cannot be read stop nothing."""
-    first = toys.run(limit=8)
-    (toys.folder / "out" / "runs" / NAME / first["run"] / "morning.json").write_text("{")
-    assert "night by night" not in page(toys, toys.run())
 
 
 # --- what to look at ----------------------------------------------------------------------------------------
@@ -220,11 +225,9 @@ def test_budget_is_told(toys: Production) -> None:
 # --- the page -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.draws
-def test_the_page_stands_alone(toys: Production) -> None:
+def test_the_page_stands_alone(nights: Nights) -> None:
     """No script, nothing loaded from elsewhere, a policy that forbids both, each picture with words for it."""
-    toys.run(limit=6)
-    read = Reader(html := page(toys, toys.run()))
+    read = Reader(html := page(nights.toys, nights.second))
     names = {name for name, _ in read.elements}
     assert not names & {"script", "link", "iframe", "object", "form", "input"}
     policy = next(a["content"] for n, a in read.elements if a.get("http-equiv") == "Content-Security-Policy")
@@ -257,45 +260,36 @@ def test_texts_are_escaped(tmp_path: Path) -> None:
     assert any("<script>alert(1)</script>" in text for text in read.texts)
 
 
-def test_long_nights_say_what_is_left_out(toys: Production, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond the first assets a page says how many there are."""
-    monkeypatch.setattr(writing, "NUM_SHOWN", 5)
-    html = page(toys, toys.run())
-    assert "The first 5 of 12" in html
-    assert html.count('<div class="frame">') == 5
-
-
-def test_lost_pictures(toys: Production) -> None:
-    """A card whose picture is gone says so."""
-    report = toys.run()
-    for file in (toys.folder / "out" / "blobs").rglob("*.webp"):
-        file.write_bytes(b"?")
-    rebuild_report(toys.store, NAME, report["run"], {})
-    assert page(toys, report).count("no picture") == 12
-
-
+@pytest.mark.draws
 def test_a_night_with_nothing_to_do(toys: Production) -> None:
-    """An unchanged night has a page as well, and loads no plots, models or arrays for it."""
-    toys.run()
-    report = toys.run()
-    assert report["chunks"] == 0
+    """An unchanged night has a page as well, and its process never imports matplotlib or torch."""
+    toys.change(model={"options": {"black": 0.0}})
+    first = toys.run(limit=8)
+    # Facts of an earlier night that cannot be read are passed over.
+    (toys.folder / "out" / "runs" / NAME / first["run"] / "morning.json").write_text("{")
+    assert "night by night" not in page(toys, toys.run())
+    code = (
+        "import json, sys; from assetmill.pipeline import open_job, run_job;"
+        f"r = run_job(open_job({str(toys.path)!r}));"
+        "print(json.dumps([r, [m for m in ('torch', 'matplotlib', 'scipy') if m in sys.modules]]))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    report, heavy = json.loads(out.stdout)
+    assert (report["chunks"], heavy) == (0, [])
     assert "Nothing was to be made." in page(toys, report)
     assert "num_assets" not in facts(toys, report)
 
 
-def test_light_nights_load_nothing_heavy(toys: Production) -> None:
-    """A process that finds nothing to do never imports matplotlib or torch."""
-    import subprocess
-    import sys
-
-    toys.run()
-    code = (
-        "import sys; from assetmill.pipeline import open_job, run_job;"
-        f"r = run_job(open_job({str(toys.path)!r})); assert r['report_page'];"
-        "print([m for m in ('torch', 'matplotlib', 'scipy') if m in sys.modules])"
-    )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert out.stdout.strip().endswith("[]")
+def test_cards(toys: Production, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the first assets a page says how many there are; a card whose picture is gone says so."""
+    monkeypatch.setattr(writing, "NUM_SHOWN", 5)
+    html = page(toys, report := toys.run(limit=8))
+    assert "The first 5 of 8" in html
+    assert html.count('<div class="frame">') == 5
+    for file in (toys.folder / "out" / "blobs").rglob("*.webp"):
+        file.write_bytes(b"?")
+    rebuild_report(toys.store, NAME, report["run"], {})
+    assert page(toys, report).count("no picture") == 5
 
 
 # --- again --------------------------------------------------------------------------------------------------

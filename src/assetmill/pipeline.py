@@ -30,6 +30,7 @@ from assetmill.operate.devices import devices_of, threads_for
 from assetmill.operate.dispatch import Dispatcher
 from assetmill.operate.drafts import Drafts
 from assetmill.operate.elsewhere import describe_work, place_of_run, write_chunks
+from assetmill.operate.experiments import trials_of
 from assetmill.operate.job import Job, open_job
 from assetmill.operate.loading import load_for
 from assetmill.operate.lock import describe_process, hold_lock
@@ -84,11 +85,15 @@ def plan_job(job: Job) -> Plan:
         "only": sorted(job.only),
         "limit": job.limit,
     }
-    return make_plan(
-        assets, job.render, job.context(), bad_rows=job.sheet.bad_rows, num_rows=job.sheet.num_rows,
+    if job.experiment is not None:
+        pins["experiment"] = job.experiment.fingerprint
+    context = job.context()
+    plan = make_plan(
+        assets, job.render, context, bad_rows=job.sheet.bad_rows, num_rows=job.sheet.num_rows,
         skipped_ids=job.sheet.skipped_ids, published_ids=lambda: _published_ids(job.catalog), subset=job.subset,
         pins=pins,
     )  # fmt: skip
+    return replace(plan, trials=trials_of(job, plan, context)) if job.experiment is not None else plan
 
 
 def _published_ids(catalog: Catalog) -> dict[str, str]:
@@ -98,7 +103,7 @@ def _published_ids(catalog: Catalog) -> dict[str, str]:
 
 def load_engines(job: Job, plan: Plan | None = None) -> Engines:
     """Loads what a plan needs, or the whole sheet without one; see `operate.loading`. Raises EngineError."""
-    assets = [p.asset for p in plan.todo] if plan is not None else job.wishes.assets
+    assets = [p.asset for p in plan.work] if plan is not None else job.wishes.assets
     names = job.recipes.needed(assets) or ("",)
     return load_for(job.config, job.recipes, names, job.judge, job.upscaler, job.safety, job.segmenter)
 
@@ -162,23 +167,26 @@ def start_run(job: Job, plan: Plan, run_id: str = "") -> Run:
     size = min(settings.chunk, settings.budget.images or settings.chunk)
     # Within a priority those of one model stand together, so that models take few turns.
     names = {name: place for place, name in enumerate(job.recipes.specs)}
-    todo = sorted(plan.todo, key=lambda p: (-p.asset.overrides.priority, names[job.recipes.name_of(p.asset)]))
-    found = Attempts(job.store, job.config.name).arrange(todo, size, force=job.force)
-    chunks = tuple(Chunk(chunk_key(part), part) for part in found.chunks)
-    chunks += tuple(Chunk(chunk_key((p,)), (p,), alone=True) for p in found.alone)
+    chunks: list[Chunk] = []
+    set_aside: list[str] = []
+    for part in (plan.todo, plan.trials):  # an experiment has what the night leaves of its budget
+        todo = sorted(part, key=lambda p: (-p.asset.overrides.priority, names[job.recipes.name_of(p.asset)]))
+        found = Attempts(job.store, job.config.name).arrange(todo, size, force=job.force)
+        chunks += [Chunk(chunk_key(plans), plans) for plans in found.chunks]
+        chunks += [Chunk(chunk_key((p,)), (p,), alone=True) for p in found.alone]
+        set_aside += found.set_aside
     if chunks:
         job.recipes.keep([p for c in chunks for p in c.plans])
         _write_snapshot(job, run_id, chunks)
-    run = Run(run_id, job, plan, chunks)
-    run.totals.set_aside = found.set_aside
+    run = Run(run_id, job, plan, tuple(chunks))
+    run.totals.set_aside = tuple(set_aside)
     return run
 
 
 def _write_snapshot(job: Job, run_id: str, chunks: Sequence[Chunk]) -> None:
     suffix = job.config.sheet.path.suffix.lstrip(".").lower() or "csv"
-    sources = {
-        name: put_blob(job.store, data, "txt", "text/plain; charset=utf-8") for name, data in job.book.sources().items()
-    }
+    texts = {**job.book.sources(), **(job.experiment.sources() if job.experiment is not None else {})}
+    sources = {name: put_blob(job.store, data, "txt", "text/plain; charset=utf-8") for name, data in texts.items()}
     snapshot = {
         "schema": 1,
         "config_path": str(job.path),
@@ -234,7 +242,7 @@ def begin_run(
         if plan.todo and job.config.rehearsal.is_on and not make_nothing:
             opening = open_night(job, stages=stages, run_id=run_id)
             if opening.kept_model:
-                job = opening.job
+                job = replace(opening.job, experiment=None)  # arms are to stand beside the model that was refused
                 plan = plan_job(job)
             make_nothing = bool(opening.refused)
         if plan_file is not None:
@@ -412,8 +420,8 @@ def open_workers(
 
 def announce(run: Run, progress: Progress) -> None:
     """Tells a progress how much there is to do."""
-    progress.start("assets", len(run.plan.todo))
-    progress.start("images", sum(p.missing for p in run.plan.todo))
+    progress.start("assets", len(run.plan.work))
+    progress.start("images", sum(p.missing for p in run.plan.work))
 
 
 def make_one_chunk(run: Run, worker: ChunkWorker, number: int) -> ChunkResult | None:

@@ -21,6 +21,7 @@ from assetmill.config.engines import (
     UpscaleConfig,
 )
 from assetmill.config.execution import RayConfig
+from assetmill.config.experiments import ArmConfig, ExperimentConfig
 from assetmill.config.family import FamilyConfig
 from assetmill.config.feeds import FeedConfig
 from assetmill.config.intake import PromptsConfig, ReferencesConfig, Setting, SheetConfig
@@ -46,7 +47,9 @@ __all__ = [
     "CutConfig",
     "CutoutConfig",
     "CutoutGatesConfig",
+    "ArmConfig",
     "ENVIRONMENT_PREFIX",
+    "ExperimentConfig",
     "FamilyConfig",
     "FeedConfig",
     "Fraction",

@@ -13,6 +13,7 @@ from assetmill.config.curation import CutConfig, GatesConfig, SelectConfig
 from assetmill.config.cutouts import CutoutConfig
 from assetmill.config.delivery import PublishConfig, StoreConfig
 from assetmill.config.engines import JudgeConfig, ModelConfig, UpscaleConfig
+from assetmill.config.experiments import ExperimentConfig
 from assetmill.config.intake import PromptsConfig, ReferencesConfig, SheetConfig
 from assetmill.config.licences import LicencesConfig
 from assetmill.config.operation import RunConfig, ScheduleConfig
@@ -49,6 +50,9 @@ class Config(Section):
     publish: PublishConfig = PublishConfig()
     review: ReviewConfig = ReviewConfig()
     ranker: RankerConfig = RankerConfig()
+    experiment: ExperimentConfig | None = Field(
+        None, description="Other templates or settings to try on some assets; nothing of it is published by itself."
+    )
     licences: LicencesConfig = LicencesConfig()
     retention: RetentionConfig = RetentionConfig()
     rehearsal: RehearsalConfig = RehearsalConfig()
@@ -101,6 +105,22 @@ class Config(Section):
                 f"{', '.join(fixed)} names one GPU, but run.execution is {self.run.execution}: each worker sees "
                 "its own GPU only; leave it at auto"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_arms(self) -> Config:
+        for arm in self.experiment.arms if self.experiment is not None else ():
+            wanted = len(self.prompts.templates)
+            if arm.templates is not None and len(arm.templates) != wanted:
+                raise ValueError(
+                    f"experiment.arms: {arm.name!r} has {len(arm.templates)} templates in the place of {wanted}; "
+                    "name one for each of prompts.templates (its own where it stays)"
+                )
+            if arm.model is not None and arm.model not in self.models:
+                known = ", ".join(self.models) or "none yet"
+                raise ValueError(
+                    f"experiment.arms: {arm.name!r} names the model {arm.model!r}, and `models` has {known}"
+                )
         return self
 
     def resolve(self, path: Path | str) -> Path:

@@ -8,8 +8,10 @@ whose approval was.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from assetmill.config import Config
+from assetmill.intake.arms import template_of
 from assetmill.records import OutcomeRecord, Prompt, content_key
 from assetmill.storage.bans import Bans
 from assetmill.storage.reviews import Decision, Place, ReviewState
@@ -28,7 +30,7 @@ def pins_of(review: ReviewState, config: Config, bans: Bans) -> Pins:
     ]  # fmt: skip
     found: dict[Place | None, tuple[Decision, ...]] = {}
     for decision in valid:
-        place = decision.place if config.select.per == "cell" else None
+        place = settled_place(decision.place, config) if config.select.per == "cell" else None
         if len(found.get(place, ())) < config.select.keep:
             found[place] = (*found.get(place, ()), decision)
     return found
@@ -37,6 +39,11 @@ def pins_of(review: ReviewState, config: Config, bans: Bans) -> Pins:
 def place_of(prompt: Prompt) -> Place:
     """Where a prompt's pictures belong."""
     return Place(prompt.template, tuple(sorted(prompt.cell.items())))
+
+
+def settled_place(place: Place, config: Config) -> Place:
+    """Where a picture belongs once it is chosen: that of an arm, at the template it was tried against."""
+    return replace(place, template=template_of(place.template, config))
 
 
 def free_prompts(prompts: Sequence[Prompt], pins: Pins) -> Sequence[Prompt]:

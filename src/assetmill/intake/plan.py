@@ -33,6 +33,9 @@ from assetmill.records import (
 from assetmill.storage.bans import Bans
 from assetmill.storage.reviews import NOTHING, ReviewState
 
+TRIAL = "trial"
+"""The state of an asset's part in an experiment: its pictures are made, checked and scored, and none is chosen."""
+
 _DONE = (1, 2, 3, 5)
 """Status codes of the index that need no further try: passed, rejected, poison, cut mid-way. Transient is 4."""
 _POISON = 3
@@ -86,6 +89,11 @@ class AssetPlan:
         """True where a chunk has work: images to make, or only a choice to make again."""
         return self.to_choose
 
+    @property
+    def is_trial(self) -> bool:
+        """True for what only an experiment wants of an asset (see `Plan.trials`)."""
+        return self.state == TRIAL
+
 
 @dataclass(frozen=True, slots=True)
 class PlanContext:
@@ -114,13 +122,17 @@ class PlanContext:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All asset plans in order of priority, then of the sheet; keys of removed assets; rows that cannot be used."""
+    """All asset plans in order of priority, then of the sheet; keys of removed assets; rows that cannot be used.
+
+    `trials` are what an experiment still lacks, each asset of each arm as a plan of its own; they change no state.
+    """
 
     assets: tuple[AssetPlan, ...]
     removed: tuple[str, ...]
     bad_rows: tuple[Problem, ...]
     num_published: int
     pins: Mapping[str, Any] = field(default_factory=dict)
+    trials: tuple[AssetPlan, ...] = ()
 
     def counts(self) -> dict[str, int]:
         found = Counter(a.state for a in self.assets)
@@ -130,6 +142,11 @@ class Plan:
     @property
     def todo(self) -> tuple[AssetPlan, ...]:
         return tuple(a for a in self.assets if a.todo)
+
+    @property
+    def work(self) -> tuple[AssetPlan, ...]:
+        """All that is for the device, an experiment's share last."""
+        return (*self.todo, *self.trials)
 
     @property
     def to_publish(self) -> tuple[AssetPlan, ...]:
@@ -225,16 +242,16 @@ def _plan_asset(key: str, asset: Asset, prompts: Sequence[Prompt], context: Plan
     config = context.config
     banned = ""
     if context.bans:
-        prompts, banned = _leave_out_banned(asset, prompts, context)
+        prompts, banned = leave_out_banned(asset, prompts, context)
     review = context.reviews.get(asset.id, NOTHING)
     pins = pins_of(review, config, context.bans)
     free = free_prompts(prompts, pins)
-    work_key, missing, known = _look_up(key, asset, free, context)
+    work_key, missing, known = look_up(key, asset, free, context)
     select_key = _select_key(asset, free, review, context)
     free_keys = ("", "")
     meta: dict[str, Any] = {"context": context.meta_context, "id": asset.id}
     if pins:
-        free_keys = _look_up(key, asset, prompts, context)[0], _select_key(asset, prompts, review, context)
+        free_keys = look_up(key, asset, prompts, context)[0], _select_key(asset, prompts, review, context)
         work_key = pinned_key(pins, work_key if free else "")
         select_key = select_key if free else content_key("select", {"pinned": True})
         meta["approved"] = sorted(d.id for of in pins.values() for d in of)
@@ -260,7 +277,7 @@ def _plan_asset(key: str, asset: Asset, prompts: Sequence[Prompt], context: Plan
     )
 
 
-def _look_up(key: str, asset: Asset, prompts: Sequence[Prompt], context: PlanContext) -> tuple[str, int, bool]:
+def look_up(key: str, asset: Asset, prompts: Sequence[Prompt], context: PlanContext) -> tuple[str, int, bool]:
     """The work key of some prompts, how many of their candidates are missing, and whether any was heard of before."""
     count = asset.overrides.candidates or context.config.candidates
     # Forced, what the engine refused is tried again.
@@ -295,7 +312,7 @@ def _select_key(asset: Asset, prompts: Sequence[Prompt], review: ReviewState, co
     return content_key("select", deciding)
 
 
-def _leave_out_banned(asset: Asset, prompts: Sequence[Prompt], context: PlanContext) -> tuple[Sequence[Prompt], str]:
+def leave_out_banned(asset: Asset, prompts: Sequence[Prompt], context: PlanContext) -> tuple[Sequence[Prompt], str]:
     """The prompts of an asset that may be made, and why none may (empty where some may).
 
     A ban on a template takes its prompts away; one on the asset, or on what all of its pictures are made with, takes
@@ -429,7 +446,7 @@ def guess_rates(config: Config, base: Request, scale: int) -> Rates:
 def summarise_plan(plan: Plan, config: Config, rates: Rates, *, num_samples: int = 5) -> dict[str, Any]:
     """The plan as one JSON object: counts of states, images, upscales, seconds and bytes, and sample prompts."""
     todo = plan.todo
-    candidates = sum(a.missing for a in todo)
+    candidates = sum(a.missing for a in plan.work)
     upscales = sum(_num_to_choose(a, config) for a in todo) if config.upscale.engine != "none" else 0
     extra = sum(len(a.prompts) * extra_budget(config, a.num_candidates) for a in todo if a.missing)
     samples = [
@@ -452,6 +469,7 @@ def summarise_plan(plan: Plan, config: Config, rates: Rates, *, num_samples: int
         "bans": dict(Counter(a.reason for a in plan.assets if a.state == "banned").most_common(10)),
         "candidates": candidates,
         "candidates_max": candidates + extra,
+        "trials": sum(a.missing for a in plan.trials),
         "upscales": upscales,
         "seconds": round(candidates * rates.candidate_seconds + upscales * rates.upscale_seconds, 1),
         "bytes": round(candidates * rates.candidate_bytes + upscales * rates.upscale_bytes),
@@ -498,6 +516,5 @@ def check_pins(plan: Plan, data: bytes, file: str) -> None:
 
 
 def _work_digest(plan: Plan) -> str:
-    return content_key(
-        "plan", {"assets": [[a.asset.id, a.state, a.work_key, a.select_key, a.missing] for a in plan.assets]}
-    )
+    every = (*plan.assets, *plan.trials)
+    return content_key("plan", {"assets": [[a.asset.id, a.state, a.work_key, a.select_key, a.missing] for a in every]})

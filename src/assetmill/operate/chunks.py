@@ -88,9 +88,9 @@ def open_chunk(chunk: Chunk, histories: Histories, config: Config) -> OpenChunk:
         for group in groups_of(plan, config):
             for prompt in group.prompts:
                 wanted = plan.num_of(prompt)
-                first = num_first(wanted, config)
-                # A variation that somebody asked for gets as many seeds as were asked for.
-                more = 0 if prompt.engine is not None else extra_budget(config, wanted)
+                first = wanted if plan.is_trial else num_first(wanted, config)
+                # A variation that somebody asked for gets as many seeds as were asked for, as does an experiment.
+                more = 0 if prompt.engine is not None or plan.is_trial else extra_budget(config, wanted)
                 group.budget[id(prompt)] = more + 2 * (wanted - first)
                 group.next_index[id(prompt)] = first
                 allowance += wanted - first

@@ -18,6 +18,7 @@ from assetmill.intake.prompts import PromptBook, flag_long_prompts, load_templat
 from assetmill.intake.sheet import Sheet, read_assets, read_sheet_file
 from assetmill.operate.cutouts import cutter_key, resolve_cutouts
 from assetmill.operate.drafts import Terms
+from assetmill.operate.experiments import Experiment, open_experiment
 from assetmill.operate.licences import check_licences, declare
 from assetmill.operate.naming import check_column, check_name_pattern
 from assetmill.operate.overrides import Wishes, wishes_of
@@ -60,6 +61,7 @@ class Job:
     bans: Bans = field(default_factory=Bans)
     segmenter: SegmenterSpec | None = None
     ranker: HouseRanker | None = None
+    experiment: Experiment | None = None
 
     @property
     def model(self) -> ModelSpec:
@@ -213,6 +215,7 @@ def open_job(
     sheet = read_assets(config.sheet, sheet_path, sheet_data)
     book = load_templates(config.prompts, config.resolve)
     book.check(sheet.headers)
+    experiment = open_experiment(config, book, sheet.headers)
     check_name_pattern(config, sheet.headers)
     check_column(sheet.headers, config.ranker.group, "ranker.group")
     if config.select.family is not None:
@@ -241,5 +244,5 @@ def open_job(
         upscaler, open_index(store, config.name),
         open_catalog(store, config.name), decisions, wishes, frozenset(only), limit, force,
         resolve_safety(config.gates.safety, config.resolve), open_bans(store, config.name),
-        segmenter, open_ranker(store, config, judge.key),
+        segmenter, open_ranker(store, config, judge.key), experiment,
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from assetmill.config import Config
-from assetmill.intake.pins import free_prompts, pinned_blobs, place_of
+from assetmill.intake.pins import free_prompts, pinned_blobs, place_of, settled_place
 from assetmill.intake.plan import AssetPlan
 from assetmill.operate.settle import why_held
 from assetmill.records import VariantRecord
@@ -32,13 +32,13 @@ def variants_to_publish(plan: AssetPlan, history: AssetHistory, config: Config) 
     free = bool(free_prompts(plan.prompts, plan.pins))
     if not pinned or (free and not stands and told != plan.free_keys):
         return []
-    ranked = [v for v in chosen if None not in plan.pins and _place(v, history) not in plan.pins]
+    ranked = [v for v in chosen if None not in plan.pins and _place(v, history, config) not in plan.pins]
     if why_held([v.score for v in ranked], config):
         ranked = []
     order = {place: number for number, place in enumerate(dict.fromkeys(map(place_of, plan.prompts)))}
     if config.select.per == "asset":
         return pinned
-    return sorted(pinned + ranked, key=lambda v: order.get(_place(v, history), len(order)))
+    return sorted(pinned + ranked, key=lambda v: order.get(_place(v, history, config), len(order)))
 
 
 def without_rejected(
@@ -70,6 +70,6 @@ def _made_before(plan: AssetPlan, history: AssetHistory) -> list[VariantRecord]:
     return [by_blob[blob] for blob in blobs] if all(blob in by_blob for blob in blobs) else []
 
 
-def _place(variant: VariantRecord, history: AssetHistory) -> Place:
+def _place(variant: VariantRecord, history: AssetHistory, config: Config) -> Place:
     made = history.requests[variant.request_key]
-    return Place(made.template, tuple(sorted(made.cell.items())))
+    return settled_place(Place(made.template, tuple(sorted(made.cell.items()))), config)

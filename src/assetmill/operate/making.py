@@ -204,7 +204,8 @@ class Maker:
                 rows = [*rows, *self._own_verdicts(item)]
             item.verdicts = rows
             item.passed = all(v.passed for v in rows)
-        new = [item for item in members if not item.stored]
+        # A poor arm of an experiment says nothing of the night.
+        new = [item for item in members if not (item.stored or item.plan.is_trial)]
         bad = sum(any(not v.passed and v.gate in BREAKER_GATES for v in item.verdicts) for item in new)
         self.breaker.count(len(new), bad)
         scores, embeddings = self._score(members, device_pixels if device_pixels is not None else pixels)

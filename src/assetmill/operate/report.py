@@ -119,7 +119,7 @@ def build_report(
         status, code = next((s for s in (CANCELLED, TIMED_OUT) if reason.startswith(s)), "stopped"), 1
     elif troubled or published.refused or plan.bad_rows or (outlets is not None and outlets.problems):
         status, code = "done, some items failed", 1
-    elif not plan.todo and not published.files and not published.removed:
+    elif not plan.work and not published.files and not published.removed:
         status, code = "nothing to do", 0
     else:
         status, code = "done", 0

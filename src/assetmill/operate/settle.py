@@ -153,7 +153,7 @@ def settle(
     `references` gives the images that kept products come from; `ranker` is what was promoted, `standing`
     what stands of families.
     """
-    settled = Settled([Choice(g) for g in groups], {}, {}, [], upscaler.key, config, media_type)
+    settled = Settled([Choice(g) for g in groups if not g.plan.is_trial], {}, {}, [], upscaler.key, config, media_type)
     settled.cutter_key = cutter.key if cutter is not None else ""
     waiting = list(settled.choices)
     if ranker is not None:

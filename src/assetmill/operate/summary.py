@@ -20,6 +20,7 @@ def show_plan(console: Console, summary: Mapping[str, Any], model: str, store_ur
     busy = summary["candidates"] or summary["upscales"]
     facts = {
         "candidates": f"{summary['candidates']} (at most {summary['candidates_max']})" if busy else "none",
+        "of them for the experiment": summary["trials"] or "",
         "upscales": summary["upscales"],
         "time": f"about {human_seconds(summary['seconds'])} ({summary['basis']})" if busy else "",
         "size": f"about {human_bytes(summary['bytes'])}" if busy else "",
@@ -44,7 +45,7 @@ def show_report(console: Console, report: Mapping[str, Any], places: Mapping[str
         "status": report["status"],
         "why": report["reason"],
         "time": human_seconds(report["seconds"]),
-        "made": f"{report['pictures']} images of {report['assets']} assets" if report["pictures"] else "",
+        "made": made_text(report),
         "rate": f"{report['images_per_second']} images/s" if report["pictures"] else "",
         "cut mid-way": report.get("cut", 0),
         "rejected": report["rejected"],
@@ -64,6 +65,14 @@ def show_report(console: Console, report: Mapping[str, Any], places: Mapping[str
         console.print(make_table("files a channel lacks", ("asset", "why"), lacking[:20]))
     for problem in report["bad_rows"][:20]:
         console.print(f"bad row: {problem}", style="yellow", markup=False, highlight=False)
+
+
+def made_text(report: Mapping[str, Any]) -> str:
+    """What a run made; empty where it made no picture. Without an asset of its own it was an experiment's."""
+    if not report["pictures"]:
+        return ""
+    what = f"of {report['assets']} assets" if report["assets"] else "for the experiment"
+    return f"{report['pictures']} images {what}"
 
 
 def terms_text(licences: Mapping[str, str]) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from assetmill.config import Config
+from assetmill.intake.arms import template_of
 from assetmill.intake.plan import AssetPlan, Plan
 from assetmill.operate.job import Job
 from assetmill.records import CandidateRecord, RequestRecord, asset_key
@@ -67,7 +69,7 @@ def gather_night(job: Job, plan: Plan, statuses: Mapping[bytes, int], version: i
         shown_before = {e.asset_id: e for e in entries if e.rank == 1}
         for each in part:
             history = histories[each.asset.id]
-            keys = _ended_tonight(history, statuses)
+            keys = _ended_tonight(history, statuses, job.config)
             for failure in (history.failures[k] for k in keys if k in history.failures):
                 failures[failure.reason] += 1
             attempts += _attempts_of(each, history, keys, broken_down)
@@ -168,10 +170,14 @@ def _columns_to_break_down(plans: Sequence[AssetPlan], allowed: Sequence[str]) -
     return tuple(name for name, found in values.items() if 2 <= len(found) <= min(MAX_VALUES, len(plans) - 1))
 
 
-def _ended_tonight(history: AssetHistory, statuses: Mapping[bytes, int]) -> list[str]:
-    """Keys of the requests that had come to no end before the run, and have now."""
+def _ended_tonight(history: AssetHistory, statuses: Mapping[bytes, int], config: Config) -> list[str]:
+    """Keys of the requests that had come to no end before the run, and have now; those of an experiment left out."""
     ended = {*history.candidates, *history.cuts, *(k for k, f in history.failures.items() if f.kind != EXPIRED)}
-    return [k for k in history.requests if k in ended and statuses.get(bytes.fromhex(k), 0) not in _ENDED]
+    return [
+        k for k, asked in history.requests.items()
+        if k in ended and statuses.get(bytes.fromhex(k), 0) not in _ENDED
+        and template_of(asked.template, config) == asked.template
+    ]  # fmt: skip
 
 
 def _attempts_of(

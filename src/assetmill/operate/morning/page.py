@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assetmill.operate.console import human_bytes, human_seconds
+from assetmill.operate.morning.arms import MEASURES, percent, show, show_difference, show_span
 from assetmill.operate.morning.attention import Notice
 from assetmill.operate.morning.comparing import Change
 from assetmill.operate.morning.gathering import NUM_SHOWN
@@ -65,6 +66,29 @@ class YieldTable:
 
 
 @dataclass(frozen=True, slots=True)
+class ArmRow:
+    """A measure of an arm, as texts. `leads` is `arm`, `control` or nothing; `why` stands where figures lack."""
+
+    measure: str
+    control: str
+    arm: str
+    difference: str
+    span: str
+    leads: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ArmTable:
+    """An arm of an experiment beside the control. `examples` are assets with a card of each side."""
+
+    facts: Mapping[str, Any]
+    level: str
+    rows: tuple[ArmRow, ...]
+    examples: tuple[tuple[str, Card, Card], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """All that a page shows, beside the night's facts and its report."""
 
@@ -79,7 +103,7 @@ class Page:
     plots: Sequence[Plot]
     figures: Sequence[tuple[str, str, str]]
     people: Sequence[str]
-    comparisons: Sequence[Any] = ()
+    arms: Sequence[ArmTable] = ()
 
 
 def render_page(page: Page) -> str:
@@ -122,6 +146,29 @@ def _yield_row(value: str, values: Mapping[str, Mapping[str, Any]]) -> YieldRow:
     return YieldRow(value, tally, passed, apart)
 
 
+def arm_table(facts: Mapping[str, Any], pictures: Mapping[str, str]) -> ArmTable:
+    """The table of an arm (see `morning.arms.compare_arms`). `pictures` are data URIs by blob."""
+    rows = []
+    for name, words in MEASURES.items():
+        found = facts["measures"][name]
+        if found["difference"] is None:
+            rows.append(ArmRow(words, "", "", "", "", "", why=found["says"].partition(": ")[2]))
+            continue
+        estimate = Estimate(**found["difference"])
+        span = show_span(name, estimate) if estimate.known else "too few, or too much alike"
+        rows.append(
+            ArmRow(
+                words, show(name, found["control"]), show(name, found["arm"]), show_difference(name, estimate.value),
+                f"{span} ({estimate.count:,})", found["leads"],
+            )
+        )  # fmt: skip
+    examples = tuple(
+        (e["id"], *(Card({**e[side], "id": e["id"]}, pictures.get(e[side]["blob"], "")) for side in ("control", "arm")))
+        for e in facts["examples"]
+    )
+    return ArmTable(facts, percent(facts["level"]), tuple(rows), examples)
+
+
 def figures_of(night: Mapping[str, Any], report: Mapping[str, Any], history: Mapping[str, Any]) -> list[Any]:
     """The night's figures as (what, figure, remark), in the order people ask for them.
 
@@ -132,7 +179,7 @@ def figures_of(night: Mapping[str, Any], report: Mapping[str, Any], history: Map
     if pictures:
         lanes = f", {report['lanes']} lanes" if report.get("lanes", 1) > 1 else ""
         figures += [
-            ("images", f"{pictures:,}", f"{report['assets']:,} assets"),
+            ("images", f"{pictures:,}", f"{report['assets']:,} assets" if report["assets"] else "for the experiment"),
             ("images per second", f"{report['images_per_second']:.2f}", f"in {human_seconds(seconds)}{lanes}"),
             ("device in use", f"{min(device / seconds, 1.0):.0%}" if seconds else "", human_seconds(device)),
             ("device time per image", _device_time(device / pictures), "generating, judging, upscaling"),

@@ -9,10 +9,11 @@ from typing import Any
 
 from assetmill.intake.plan import Plan
 from assetmill.operate.job import Job
+from assetmill.operate.morning.arms import compare_arms
 from assetmill.operate.morning.attention import look_first
 from assetmill.operate.morning.comparing import changes_between, say_shift, shift_of, spikes_of
 from assetmill.operate.morning.gathering import NUM_SHOWN, SCHEMA, gather_context, gather_night
-from assetmill.operate.morning.page import Card, Page, data_uri, figures_of, render_page, yield_tables
+from assetmill.operate.morning.page import Card, Page, arm_table, data_uri, figures_of, render_page, yield_tables
 from assetmill.operate.morning.pictures import small_picture
 from assetmill.operate.morning.plots import Plot, draw_nights, draw_stages
 from assetmill.operate.runs import run_time
@@ -37,6 +38,8 @@ class Drawn:
     plots: tuple[Plot, ...] = ()
     earlier: tuple[Mapping[str, Any], ...] = ()
     reviews: Mapping[str, ReviewState] = field(default_factory=dict)
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    """Of an experiment's examples, as data URIs by blob."""
 
 
 def draw_night(
@@ -51,6 +54,8 @@ def draw_night(
     facts = {"started": run_started(run_id), **gather_context(job, plan, version, reviews)}
     if statuses is not None:
         facts |= gather_night(job, plan, statuses, version)
+    if job.experiment is not None:
+        facts["experiment"] = compare_arms(job, reviews)
     return _draw(job.store, job.config.name, run_id, facts, reviews)
 
 
@@ -58,10 +63,13 @@ def _draw(
     store: Store, config_name: str, run_id: str, facts: Mapping[str, Any], reviews: Mapping[str, ReviewState]
 ) -> Drawn:
     earlier = tuple(read_nights(store, config_name, run_id))
+    examples = [e[side] for arm in facts.get("experiment", ()) for e in arm["examples"] for side in ("control", "arm")]
+    pictures = {named["blob"]: _picture(store, named) for named in examples}
     if not facts.get("num_assets"):
-        return Drawn(facts, earlier=earlier, reviews=reviews)
+        return Drawn(facts, earlier=earlier, reviews=reviews, pictures=pictures)
     made = [night for night in (*earlier, facts) if night.get("num_assets")]
-    return Drawn(facts, draw_cards(store, facts["assets"], reviews), tuple(draw_nights(made)), earlier, reviews)
+    cards = draw_cards(store, facts["assets"], reviews)
+    return Drawn(facts, cards, tuple(draw_nights(made)), earlier, reviews, pictures)
 
 
 def draw_cards(
@@ -185,6 +193,7 @@ def build_page(facts: Mapping[str, Any], report: Mapping[str, Any], drawn: Drawn
         plots=plots,
         figures=figures_of(facts, report, _approvals([*earlier, facts], reviews)),
         people=_say_people(former, reviews),
+        arms=[arm_table(arm, drawn.pictures) for arm in facts.get("experiment", ())],
     )
 
 

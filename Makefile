@@ -14,7 +14,7 @@ export HF_HUB_OFFLINE ?= 1
 # Files of tests that run side by side; each stays in one process, with its servers and models.
 TEST_WORKERS ?= 2
 
-.PHONY: families cutouts review-bench ranker publishing publish-kills clip-guidance selection settings memory orchestration help demo test lint types check bench peers engines kills scale lock docs starter-docs clean
+.PHONY: nights night-starts families cutouts review-bench ranker publishing publish-kills clip-guidance selection settings memory orchestration help demo test lint types check bench peers engines kills scale lock docs starter-docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -92,6 +92,12 @@ kills: $(VENV)/.installed  ## 200 kills of a running production
 
 publish-kills: $(VENV)/.installed  ## 200 kills while files are published, to a folder and to a bucket
 	ASSETMILL_PUBLISH_KILLS=200 $(BIN)/python -m pytest -s tests/test_kills_publishing.py
+
+nights: $(VENV)/.installed  ## 10,000 images in one flow: its memory, and its server
+	$(BIN)/python benchmarks/nights.py
+
+night-starts: $(VENV)/.installed  ## 50 overlapping starts, nothing generated twice
+	ASSETMILL_STARTS=50 $(BIN)/python -m pytest -s tests/test_night_starts.py
 
 lock:  ## resolve requirements.lock anew
 	uv pip compile -q pyproject.toml --extra test --python-version 3.11 --universal --no-header --no-annotate -o requirements.lock

@@ -57,19 +57,30 @@ def measure(images: int, size: int) -> dict[str, Any]:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         report = json.loads(done.stdout.splitlines()[-1])
     samples = report["samples"]  # pairs of images done and MiB
-    last = samples[-1][0]
-    early = [mib for done_, mib in samples if 0.1 * last <= done_ <= 0.3 * last]
-    late = [mib for done_, mib in samples if 0.8 * last <= done_ < last]  # publishing loads pyarrow: see the peak
-    marks = [min(samples, key=lambda s: abs(s[0] - share * last)) for share in (0.1, 0.25, 0.5, 0.75, 1.0)]
     return {
         "images": report["pictures"],
         "assets": report["assets"],
         "size": size,
         "seconds": report["seconds"],
         "peak_mib": report["peak"],
-        "growth_mib": sum(late) / max(len(late), 1) - sum(early) / max(len(early), 1),
-        "marks": [{"images": done_, "mib": mib} for done_, mib in marks],
+        "growth_mib": growth_of(samples),
+        "marks": marks_of(samples),
     }
+
+
+def growth_of(samples: list[tuple[int, float]]) -> float:
+    """MiB between the second tenth and the last fifth of the images; `samples` are pairs of images done and MiB."""
+    last = samples[-1][0]
+    early = [mib for done, mib in samples if 0.1 * last <= done <= 0.3 * last]
+    late = [mib for done, mib in samples if 0.8 * last <= done < last]  # publishing loads pyarrow: see the peak
+    return sum(late) / max(len(late), 1) - sum(early) / max(len(early), 1)
+
+
+def marks_of(samples: list[tuple[int, float]]) -> list[dict[str, float]]:
+    """The samples at a tenth, the quarters and the end."""
+    last = samples[-1][0]
+    marks = [min(samples, key=lambda s: abs(s[0] - share * last)) for share in (0.1, 0.25, 0.5, 0.75, 1.0)]
+    return [{"images": done, "mib": mib} for done, mib in marks]
 
 
 def write_production(folder: Path, rows: int, size: int) -> None:
@@ -107,11 +118,11 @@ def run_here(folder: Path) -> None:
     print(json.dumps({**facts, "pictures": report["pictures"], "assets": report["assets"]}))
 
 
-def resident_mib() -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
+def resident_mib(process: int | str = "self") -> float:
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
-    raise RuntimeError("/proc/self/status does not say VmRSS")
+    raise RuntimeError(f"/proc/{process}/status does not say VmRSS")
 
 
 if __name__ == "__main__":

@@ -87,20 +87,26 @@ def _result(child: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def run_here(kind: str, config: Path) -> dict[str, Any]:
-    if kind == "direct":
-        from assetmill import pipeline
+    from assetmill import pipeline
+    from assetmill.operate.runs import list_runs
 
+    if kind == "direct":
         start = time.perf_counter()
         report = pipeline.run_job(pipeline.open_job(config))
+        seconds = time.perf_counter() - start
         tasks = 0
     else:
         sys.path.insert(0, str(ROOT / "flows"))
         import produce
 
         start = time.perf_counter()
-        report = produce.produce(str(config))
+        produce.produce(str(config), return_state=True)
+        seconds = time.perf_counter() - start
+        job = pipeline.open_job(config)
+        (run,) = list_runs(job.store, job.config.name)
+        report = run.report
         tasks = report["chunks"] + 1
-    return {"seconds": time.perf_counter() - start, "pictures": report["pictures"], "tasks": tasks}
+    return {"seconds": seconds, "pictures": report["pictures"], "tasks": tasks}
 
 
 if __name__ == "__main__":

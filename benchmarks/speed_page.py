@@ -143,6 +143,27 @@ def orchestration_section(f: dict[str, Any], table: Table) -> str:
 {table(("direct", "flow", "(flow − direct) / flow"), rows)}"""
 
 
+def nights_section(f: dict[str, Any], table: Table) -> str:
+    rows = [(f"{m['images']:,}", f"{m['mib']:.0f}") for m in f["marks"]]
+    server = f["server"]
+    asked = [
+        ("questions, unanswered", f"{server['asked']}, {server['failed']}"),
+        ("answer, median and slowest", f"{server['median'] * 1000:.0f} ms and {server['slowest'] * 1000:.0f} ms"),
+        ("resident at the first and last tenth", f"{server['first_mib']:.0f} and {server['last_mib']:.0f} MiB"),
+    ]
+    return f"""## A long night in one flow
+
+`make nights` on {machine_line(f["machine"])}. {f["images"]:,} images of {f["size"]} × {f["size"]} pixels for
+{f["assets"]:,} assets in one flow ({f["state"]}), simulated engine, all else real; {f["seconds"]:.0f} s, {f["tasks"]}
+task runs of {f["images_per_task"]:.0f} images. Between the second tenth and the last fifth of the images it
+grew by **{f["growth_mib"]:.0f} MiB**; its peak is {f["peak_mib"]:.0f} MiB.
+
+{table(("images made", "resident MiB"), rows)}
+Its Prefect server was asked for the flow's state twice a second.
+
+{table(("server", ""), asked)}"""
+
+
 def words(schedule: list[dict[str, int]], steps: int) -> str:
     """`8 → 4 after 4, → 2 after 8`."""
     return "8 " + ", ".join(f"→ {cut['keep']} after {cut['after']}" for cut in schedule) + f" of {steps}"

@@ -34,7 +34,8 @@ def write_page() -> None:
     parts = [_HEAD]
     sections = (
         ("pipeline", _pipeline), ("peers", _peers), ("selection", _selection), ("cut_run", _cut_run),
-        ("settings", _settings), ("memory", _memory), ("orchestration", _orchestration), ("publishing", _publishing),
+        ("settings", _settings), ("memory", _memory), ("orchestration", _orchestration), ("nights", _nights),
+        ("publishing", _publishing),
         ("gpu", _gpu), ("plan", _plan),
         ("provenance", _provenance), ("review", _review),
     )  # fmt: skip
@@ -99,6 +100,10 @@ def _memory(f: dict[str, Any]) -> str:
 
 def _orchestration(f: dict[str, Any]) -> str:
     return speed_page.orchestration_section(f, _table)
+
+
+def _nights(f: dict[str, Any]) -> str:
+    return speed_page.nights_section(f, _table)
 
 
 def _pipeline(f: dict[str, Any]) -> str:

@@ -42,6 +42,7 @@ MEANINGS: Mapping[str, str] = {
     "retention": "How long `assetmill gc` keeps what nothing needs.",
     "run": "Chunks, threads and budgets.",
     "schedule": "When nights begin.",
+    "notify": "Whom to tell how a night ended.",
     "model.operation": "What the engine is asked to do, where the row does not say.",
     "model.steps": "Denoising steps; the model's own if left out.",
     "model.guidance": "Guidance scale; the model's own if left out.",
@@ -82,7 +83,7 @@ SECTIONS = (
     "gates.safety", "select", "select.family", "cut", "upscale", "cutout", "cutout.gates", "store", "publish",
     "publish.provenance", "publish.credentials", "publish.feeds", "publish.channels", "publish.channels.renditions",
     "publish.channels.atlas", "licences", "retention", "rehearsal",
-    "review", "ranker", "experiment", "experiment.arms", "run", "run.budget", "run.ray", "schedule",
+    "review", "ranker", "experiment", "experiment.arms", "run", "run.budget", "run.ray", "schedule", "notify",
 )  # fmt: skip
 
 

@@ -15,8 +15,8 @@ import urllib.error
 import urllib.request
 from types import TracebackType
 
-START_SECONDS = 120.0
-"""How long a server may take to answer: 12 to 17 s on two idle cores, much longer on busy ones."""
+START_SECONDS = 300.0
+"""How long a server may take to answer: 12 to 17 s on two idle cores, minutes on busy ones."""
 
 _FLUSH_SECONDS = 3.0
 """Time left to the server after the last task, so that events under way arrive."""

@@ -55,7 +55,7 @@ def store(config: Path) -> Store:
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A Prefect home of our own, so that no test meets a person's server."""
     home = tmp_path_factory.mktemp("prefect")
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_") and k != "PYTHONPATH"}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     return {**kept, "PREFECT_HOME": str(home), "DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
 
 

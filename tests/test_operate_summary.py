@@ -74,6 +74,7 @@ def test_report(toys: Production) -> None:
     assert all(str(Path(place)) in "".join(text.split()) for place in places.values())
 
 
+@pytest.mark.draws
 def test_places(toys: Production) -> None:
     """Pictures, contact sheet and catalog are where the report says; before anything is published nothing is said."""
     config = toys.job().config
@@ -100,3 +101,12 @@ def test_places_in_a_bucket(toys: Production) -> None:
         "contact sheet": "s3://shop/art/runs/x/c.png",
         "catalog file": f"s3://shop/art/catalogs/{NAME}/latest.json",
     }
+
+
+def test_what_is_left_is_said(tmp_path: Path) -> None:
+    """A budget that is reached: the console says how many assets and images wait for the next run."""
+    toys = Production(tmp_path, rows(5), {"run": {"chunk": 8, "budget": {"images": 8}}})
+    report, shown = toys.run(), console()
+    show_report(shown, report, {})
+    assert ["left", "│", "3", "assets,", "12", "images", "to", "make"] in lines(shown)
+    assert (report["exit_code"], report["left"], report["images_left"]) == (4, 3, 12)

@@ -112,20 +112,25 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Make, rank, upscale and publish what is left to do. Killed at any moment, the same command resumes."""
+    from contextlib import nullcontext
     from datetime import UTC, datetime
 
     from assetmill.operate.console import ConsoleProgress
     from assetmill.operate.nights import night_named
+    from assetmill.operate.notify import Ended, told
     from assetmill.pipeline import open_job, run_job
 
     plan_file = _read_plan_file(plan_path)
-    job = open_job(config, only=only or (), limit=limit, force=force)
-    night = night_named(job.config.schedule, date, datetime.now(UTC)) if date is not None else None
-    with ConsoleProgress(stderr_console(), enabled=not as_json) as progress:
-        report = run_job(
-            job, plan_file=plan_file, plan_name=str(plan_path or ""), progress=progress, publish_now=publish_now,
-            on_run=_attend, night=night, again=again,
-        )  # fmt: skip
+    with told(config) if date is not None else nullcontext(Ended(config)) as ended:
+        job = open_job(config, only=only or (), limit=limit, force=force)
+        ended.config, ended.store, ended.night = job.config, job.store, date or ""
+        night = night_named(job.config.schedule, date, datetime.now(UTC)) if date is not None else None
+        with ConsoleProgress(stderr_console(), enabled=not as_json) as progress:
+            report = run_job(
+                job, plan_file=plan_file, plan_name=str(plan_path or ""), progress=progress, publish_now=publish_now,
+                on_run=_attend, night=night, again=again,
+            )  # fmt: skip
+        ended.report = report
     _show_report(job, report, as_json)
     raise typer.Exit(report["exit_code"])
 

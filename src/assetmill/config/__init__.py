@@ -26,7 +26,7 @@ from assetmill.config.family import FamilyConfig
 from assetmill.config.feeds import FeedConfig
 from assetmill.config.intake import PromptsConfig, ReferencesConfig, Setting, SheetConfig
 from assetmill.config.licences import LicencesConfig
-from assetmill.config.operation import BudgetConfig, RunConfig, ScheduleConfig
+from assetmill.config.operation import BudgetConfig, NotifyConfig, RunConfig, ScheduleConfig
 from assetmill.config.production import Config
 from assetmill.config.provenance import CredentialsConfig, ProvenanceConfig
 from assetmill.config.ranker import RankerConfig
@@ -58,6 +58,7 @@ __all__ = [
     "JudgePartConfig",
     "LicencesConfig",
     "ModelConfig",
+    "NotifyConfig",
     "PromptsConfig",
     "ProvenanceConfig",
     "PublishConfig",

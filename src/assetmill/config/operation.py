@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -42,6 +43,18 @@ class RunConfig(Section):
         description="With `processes`: every GPU of this machine (else one process), a list, or a number of processes.",
     )
     ray: RayConfig = RayConfig()
+    chunk_minutes: float | None = Field(
+        None,
+        gt=0,
+        description="Minutes that a flow gives a chunk, looked at between batches; then it waits for the next run, and "
+        "the others go on.",
+    )
+    device_limit: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,127}$",
+        description="Prefect's global concurrency limit that a flow holds while it uses the device, made if it is "
+        "missing. Left out: one per GPU of a machine, none on a CPU.",
+    )
     budget: BudgetConfig = BudgetConfig()
 
 
@@ -76,3 +89,23 @@ class ScheduleConfig(Section):
         except (KeyError, ValueError, OSError) as error:
             raise ValueError(f"{value!r} is no time zone; give one as `Europe/Berlin` or `UTC`") from error
         return value
+
+
+class NotifyConfig(Section):
+    """Whom to tell how a night ended. The address is a secret, so a config names only where it stands."""
+
+    url_env: str = Field(
+        "ASSETMILL_NOTIFY_URL",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="Environment variable with the webhook's address (https, or http on this machine); "
+        "unset, nobody is told.",
+    )
+    url_file: Path | None = Field(None, description="File that holds the address, where the variable is not set.")
+    on: tuple[Literal["success", "partial", "failure"], ...] = Field(
+        ("success", "partial", "failure"), description="Which ends are told of."
+    )
+    format: Literal["slack", "json"] = Field(
+        "slack",
+        description="`slack`: a text, as Slack, Mattermost and Discord (`/slack`) take it; `json`: the counts as an "
+        "object.",
+    )

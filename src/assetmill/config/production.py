@@ -16,7 +16,7 @@ from assetmill.config.engines import JudgeConfig, ModelConfig, UpscaleConfig
 from assetmill.config.experiments import ExperimentConfig
 from assetmill.config.intake import PromptsConfig, ReferencesConfig, SheetConfig
 from assetmill.config.licences import LicencesConfig
-from assetmill.config.operation import RunConfig, ScheduleConfig
+from assetmill.config.operation import NotifyConfig, RunConfig, ScheduleConfig
 from assetmill.config.ranker import RankerConfig
 from assetmill.config.rehearsal import RehearsalConfig
 from assetmill.config.retention import RetentionConfig
@@ -58,6 +58,7 @@ class Config(Section):
     rehearsal: RehearsalConfig = RehearsalConfig()
     run: RunConfig = RunConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    notify: NotifyConfig = NotifyConfig()
     base: Path = Field(Path(), exclude=True, description="Folder that relative paths resolve against.")
 
     @model_validator(mode="before")

@@ -45,6 +45,7 @@ class RunTotals:
     lanes: int = 1
     in_flight: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
+    finished: set[str] = field(default_factory=set)
     troubled: dict[str, str] = field(default_factory=dict)
     set_aside: tuple[str, ...] = ()
     crashed: tuple[str, ...] = ()
@@ -65,6 +66,7 @@ class RunTotals:
             self.chosen += result.chosen
             self.cut += result.cut
             self.outcomes.update(result.outcomes.values())
+            self.finished.update(result.outcomes)
             for asset_id, status in result.outcomes.items():
                 if status in ("exhausted", "failed", "transient"):
                     self.troubled[asset_id] = status
@@ -137,6 +139,7 @@ def build_report(
         "assets": sum(totals.outcomes.values()),
         "outcomes": dict(totals.outcomes),
         "left": left,
+        "images_left": sum(p.missing for p in plan.todo if p.asset.id not in totals.finished),
         "chunks": totals.chunks,
         "pictures": totals.pictures,
         "rejected": totals.rejected,

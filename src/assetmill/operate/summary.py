@@ -50,7 +50,7 @@ def show_report(console: Console, report: Mapping[str, Any], places: Mapping[str
         "cut mid-way": report.get("cut", 0),
         "rejected": report["rejected"],
         "failed": report["failed_images"],
-        "left": report["left"],
+        "left": left_text(report),
         "published": f"{report['files']} files of {report['published']} assets" if report["files"] else "",
         "removed": report["removed"],
         "catalog": f"version {report['catalog_version']}" if report["catalog_version"] else "",
@@ -73,6 +73,12 @@ def made_text(report: Mapping[str, Any]) -> str:
         return ""
     what = f"of {report['assets']} assets" if report["assets"] else "for the experiment"
     return f"{report['pictures']} images {what}"
+
+
+def left_text(report: Mapping[str, Any]) -> str:
+    """What a run left for the next one, in words; empty when that is nothing."""
+    images = report.get("images_left", 0)
+    return f"{report['left']} assets, {images} images to make" if report["left"] else ""
 
 
 def terms_text(licences: Mapping[str, str]) -> str:

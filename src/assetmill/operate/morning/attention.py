@@ -45,8 +45,8 @@ def _of_the_run(report: Mapping[str, Any]) -> list[Notice]:
     rehearsal = report.get("rehearsal") or {}
     if rehearsal.get("why"):
         title = "The old model was kept" if rehearsal["kept_model"] else "Nothing new was made"
-        see = f" The golden pictures, old and new: {rehearsal['page']} in the store." if rehearsal["page"] else ""
-        found.append(Notice("act" if rehearsal["kept_model"] else "stop", title, f"{rehearsal['why']}.{see}"))
+        see = f"The golden pictures, old and new: {rehearsal['page']} in the store."
+        found.append(Notice("act" if rehearsal["kept_model"] else "stop", title, f"{rehearsal['why']}. {see}"))
     if status == "catalog held":
         found.append(Notice("stop", "Nothing is published: the catalog is held", reason))
     elif status in ("stopped", "budget reached"):

@@ -176,6 +176,7 @@ def test_told_in_report_and_command(toys: Production) -> None:
     report = toys.run()
     html = toys.store.get(report["report_page"]).decode()
     assert "Experiment: words" in html
+    assert "Experiment words: strong is" in html, "what stands out is looked at first"
     assert "48 images were made for the experiment." in html
     assert html.count('class="two"') >= 6
     result = CliRunner().invoke(app, ["report", str(toys.path), "--experiment", "--json"])

@@ -112,11 +112,9 @@ def _unit_of(job: Job, arm: Arm, asset: Asset, history: AssetHistory) -> tuple[_
             for s in history.scores.values()
             if s.judge == job.judge.key and s.rank_text == text and s.value is not None
         }
-        ours, theirs = (
-            [_ended(key, history, scores, refused) for key in _keys(job, *side, count)]
-            for side in (pair.control, pair.arm)
-        )
-        lacking += sum(side is None for side in theirs)
+        keys = [_keys(job, *side, count) for side in (pair.control, pair.arm)]
+        ours, theirs = ([_ended(key, history, scores, refused) for key in some] for some in keys)
+        lacking += sum(side is None and key not in history.cuts for side, key in zip(theirs, keys[1], strict=True))
         unit.pairs += [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
     return unit, lacking
 

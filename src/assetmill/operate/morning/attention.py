@@ -36,6 +36,7 @@ def look_first(night: Mapping[str, Any], report: Mapping[str, Any], spikes: Sequ
         *_of_scores(night),
         *(_of_spike(spike, night) for spike in spikes),
         *_of_input(report),
+        *_of_experiment(night),
     ]
 
 
@@ -45,8 +46,8 @@ def _of_the_run(report: Mapping[str, Any]) -> list[Notice]:
     rehearsal = report.get("rehearsal") or {}
     if rehearsal.get("why"):
         title = "The old model was kept" if rehearsal["kept_model"] else "Nothing new was made"
-        see = f"The golden pictures, old and new: {rehearsal['page']} in the store."
-        found.append(Notice("act" if rehearsal["kept_model"] else "stop", title, f"{rehearsal['why']}. {see}"))
+        see = f" The golden pictures, old and new: {rehearsal['page']} in the store." if rehearsal["page"] else ""
+        found.append(Notice("act" if rehearsal["kept_model"] else "stop", title, f"{rehearsal['why']}.{see}"))
     if status == "catalog held":
         found.append(Notice("stop", "Nothing is published: the catalog is held", reason))
     elif status in ("stopped", "budget reached"):
@@ -165,6 +166,15 @@ def _of_input(report: Mapping[str, Any]) -> list[Notice]:
         return []
     shown = "; ".join(rows[:3]) + (" …" if len(rows) > 3 else "")
     return [Notice("act", f"{_count(len(rows), 'row')} of the sheet could not be used", shown)]
+
+
+def _of_experiment(night: Mapping[str, Any]) -> list[Notice]:
+    """Arms of an experiment that are made and differ by more than chance: somebody may want to decide."""
+    return [
+        Notice("look", f"Experiment {arm['experiment']}: {arm['verdict']}", "The pictures of both sides are below.")
+        for arm in night.get("experiment", ())
+        if not arm["waiting"] and any(m["leads"] for m in arm["measures"].values())
+    ]
 
 
 def _notice(

@@ -73,6 +73,10 @@ review-bench: $(VENV)/.installed  ## how fast the review page is (needs chromium
 orchestration: $(VENV)/.installed  ## what Prefect adds to 512 seconds of work
 	$(BIN)/python benchmarks/orchestration.py
 
+.PHONY: scaling
+scaling: $(VENV)/.installed  ## what 2, 4 and 8 workers gain, processes and Ray actors, on a simulated engine
+	$(BIN)/python benchmarks/scaling.py
+
 clip-guidance: $(VENV)/.installed  ## what CLIP guidance gives under other judges, into docs/clip-guidance.md
 	$(BIN)/python benchmarks/clip_guidance.py
 

@@ -11,6 +11,7 @@ from gpu_page import gpu_section
 from machine import describe_machine, machine_line
 from publishing_page import publishing_section
 from review_page import review_section
+from scaling_page import scaling_section
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "docs" / "figures"
@@ -35,6 +36,7 @@ def write_page() -> None:
     sections = (
         ("pipeline", _pipeline), ("peers", _peers), ("selection", _selection), ("cut_run", _cut_run),
         ("settings", _settings), ("memory", _memory), ("orchestration", _orchestration), ("nights", _nights),
+        ("scaling", _scaling),
         ("publishing", _publishing),
         ("gpu", _gpu), ("plan", _plan),
         ("provenance", _provenance), ("review", _review),
@@ -96,6 +98,10 @@ def _settings(f: dict[str, Any]) -> str:
 
 def _memory(f: dict[str, Any]) -> str:
     return speed_page.memory_section(f, _table)
+
+
+def _scaling(f: dict[str, Any]) -> str:
+    return scaling_section(f, _table)
 
 
 def _orchestration(f: dict[str, Any]) -> str:

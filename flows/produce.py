@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,11 +30,13 @@ sys.path.append(str(Path(__file__).parent))  # a worker loads this file by its p
 
 from prefect import flow, get_run_logger, task, unmapped
 from prefect.context import FlowRunContext
+from prefect.settings import PREFECT_API_URL
 from prefect.states import State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from assetmill import pipeline
 from assetmill.config import Config, read_config
+from assetmill.operate.clusters import demand_server
 from assetmill.operate.lock import AlreadyRunning
 from assetmill.operate.nights import Night, NightDone, night_named, night_to_make
 from assetmill.operate.notify import notice_of_crash, tell, told
@@ -214,14 +216,9 @@ def produce(
 
 def _make(run: pipeline.Run) -> dict[str, Any]:
     """All chunks of a live run as tasks, then publishing; shown while it goes on. Raises BreakerTripped."""
-    live, window = _LIVE[run.id], Window()
-    limit = run.job.config.run.chunk_minutes
-    chunk = make_chunk.with_options(timeout_seconds=limit * 60) if limit else make_chunk
-    slots = live.workers.num_slots if live.workers is not None else 1
-    threads: Any = ThreadPoolTaskRunner(max_workers=slots)  # Any: Prefect types its runners for coroutines
-    with window.progress(run, live.counter), threads as runner:
-        futures = runner.map(chunk, {"run_id": unmapped(run.id), "number": list(range(len(run.chunks)))})
-        errors = [f.state.result(raise_on_failure=False) for f in futures if f.wait() or f.state.is_failed()]
+    window = Window()
+    with window.progress(run, _LIVE[run.id].counter):
+        errors = make_chunks(run)
     for error in errors:
         run.reason = run.reason or f"{_CHUNK_FAILED}: {error}"
     report = publish_run(run.id)
@@ -230,6 +227,24 @@ def _make(run: pipeline.Run) -> dict[str, Any]:
         if isinstance(error, BreakerTripped):
             raise error
     return report
+
+
+def make_chunks(run: pipeline.Run) -> list[BaseException]:
+    """All chunks of a live run as tasks, as many at a time as its workers have slots. Gives what went wrong."""
+    workers, numbers, settings = _LIVE[run.id].workers, list(range(len(run.chunks))), run.job.config.run
+    if workers is None:
+        return []
+    if settings.execution == "ray":
+        from on_ray import make_with
+
+        return make_with(workers, numbers)
+    chunk = (
+        make_chunk.with_options(timeout_seconds=settings.chunk_minutes * 60) if settings.chunk_minutes else make_chunk
+    )
+    threads: Any = ThreadPoolTaskRunner(max_workers=workers.num_slots)  # Any: Prefect types its runners for coroutines
+    with threads as runner:
+        futures = runner.map(chunk, {"run_id": unmapped(run.id), "number": numbers})
+        return [f.state.result(raise_on_failure=False) for f in futures if f.wait() or f.state.is_failed()]
 
 
 def _state_of(report: dict[str, Any]) -> State[Any]:
@@ -254,18 +269,29 @@ def live_run(
     on a server that nobody else uses there is no need.
     """
     job = pipeline.open_job(config, only=only, limit=limit, force=force)
+    if job.config.run.execution == "ray":
+        demand_server(job.config, PREFECT_API_URL.value())
     with pipeline.begin_run(job, night=night, again=again) as run, ExitStack() as stack:
         stack.enter_context(stopped_by_signals(run))
         workers, counter = None, Counter()
         device = limit_of(job.config) if hold_slot and run.chunks else ""
         if stack.enter_context(device_slot(device, run.stop)) and run.chunks:
-            workers = stack.enter_context(pipeline.open_workers(run, counter))
+            workers = stack.enter_context(_workers_of(run, counter))
             pipeline.announce(run, counter)
         _LIVE[run.id] = Live(run, workers, counter)
         try:
             yield run
         finally:
             del _LIVE[run.id]
+
+
+def _workers_of(run: pipeline.Run, counter: Counter) -> AbstractContextManager[Workers]:
+    """What makes a run's chunks, models loaded: this process, one per device, or a Ray cluster."""
+    if run.job.config.run.execution != "ray":
+        return pipeline.open_workers(run, counter)
+    from on_ray import ray_workers
+
+    return ray_workers(run, counter)
 
 
 @contextmanager
@@ -311,7 +337,7 @@ def main(arguments: list[str]) -> int:
 
 def produce_here(config: Path, only: list[str]) -> int:
     """The flow in this process, on the server at PREFECT_API_URL or on one that lives as long as it. Gives the code."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import temporary_settings
     from rich.console import Console
 
     from assetmill.operate.summary import show_report
@@ -320,9 +346,9 @@ def produce_here(config: Path, only: list[str]) -> int:
     with ExitStack() as stack:
         given = PREFECT_API_URL.value()
         # The server starts while sheet and models are read; the lock is held before any task is.
-        server = None if given else stack.enter_context(LocalServer())
-        url = given or (server.url if server else "")
-        stack.enter_context(temporary_settings({PREFECT_API_URL: url}))
+        server = None if given or _is_for_ray(config) else stack.enter_context(LocalServer())
+        if server is not None:
+            stack.enter_context(temporary_settings({PREFECT_API_URL: server.url}))
         run = stack.enter_context(_told_run(config, only, hold_slot=server is None))
         if server is not None:
             server.wait()
@@ -339,6 +365,14 @@ def produce_here(config: Path, only: list[str]) -> int:
             raise (problem if isinstance(problem, Exception) else missing) from None
         show_report(Console(stderr=True), report, places_of(store, run.job.config, report))
         return int(report["exit_code"])
+
+
+def _is_for_ray(path: Path) -> bool:
+    """Whether a config's workers are on other machines, which a server of this process is no use to."""
+    try:
+        return read_config(path).run.execution == "ray"
+    except InputError:
+        return False  # said with its place when the run begins
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ def limit_of(config: Config) -> str:
     """The limit that a config's flows hold: the one it names, else one for its GPU on this machine; empty on a CPU."""
     if config.run.device_limit is not None:
         return config.run.device_limit
-    if config.model.engine == "simulated" or config.model.device == "cpu":
-        return ""
+    if config.run.execution == "ray" or config.model.engine == "simulated" or config.model.device == "cpu":
+        return ""  # Ray gives out the GPUs of its cluster itself
     from assetmill.engines.devices import pick_device
 
     device = pick_device(config.model.device)

@@ -41,6 +41,7 @@ ASSETS = st.builds(
 PLANS = st.builds(
     AssetPlan, ASSETS, st.just("new"), TEXT, st.lists(PROMPTS, max_size=3).map(tuple), st.integers(1, 9),
     st.integers(0, 9), TEXT, TEXT, TEXT, st.booleans(), st.booleans(), free_keys=st.tuples(TEXT, TEXT),
+    family=TEXT, kin=st.lists(TEXT, max_size=2).map(tuple),
 )  # fmt: skip
 
 
@@ -95,7 +96,7 @@ def test_every_field_of_a_plan_goes_along() -> None:
     """Who adds a field to AssetPlan says here how it travels: `PLANS` above fills it, the chunk file holds it."""
     assert {f.name for f in fields(AssetPlan)} == {
         "asset", "state", "reason", "prompts", "num_candidates", "missing", "work_key", "select_key", "meta_key",
-        "to_choose", "known", "review", "pins", "free_keys",
+        "to_choose", "known", "review", "pins", "free_keys", "family", "kin",
     }  # fmt: skip
 
 

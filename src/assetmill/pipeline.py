@@ -25,7 +25,7 @@ from assetmill.intake.plan import Plan, check_pins, chunk_key, make_plan
 from assetmill.intake.prompts import same_beyond_limit
 from assetmill.operate.admission import admit_chunk, feed_chunks, note_result, take_in
 from assetmill.operate.attempts import Attempts
-from assetmill.operate.crew import Crew
+from assetmill.operate.crew import Crew, ProcessHand
 from assetmill.operate.devices import devices_of, threads_for
 from assetmill.operate.dispatch import Dispatcher
 from assetmill.operate.drafts import Drafts
@@ -376,6 +376,7 @@ class OwnWorkers:
 
     def __init__(self, run: Run, worker: ChunkWorker) -> None:
         self.run, self.worker = run, worker
+        self.progress = worker.progress
 
     def make_all(self) -> None:
         make_chunks_of(self.run, self.worker)
@@ -408,7 +409,8 @@ def open_workers(
             Problem(message, "run `python flows/produce.py CONFIG`", str(job.path), column="run.execution")
         )
     devices = devices_of(job.config)[: len(run.chunks)]
-    crew = Crew(place_of_run(job, run.id), devices, threads=threads_for(job.config, len(devices)))
+    place, threads = place_of_run(job, run.id), threads_for(job.config, len(devices))
+    crew = Crew([ProcessHand(place, device, n, threads) for n, device in enumerate(devices)])
     try:
         with run.stages.time("start"):
             crew.open()

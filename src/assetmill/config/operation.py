@@ -40,7 +40,8 @@ class RunConfig(Section):
     )
     devices: Devices = Field(
         "auto",
-        description="With `processes`: every GPU of this machine (else one process), a list, or a number of processes.",
+        description="With `processes`: every GPU of this machine (else one process), a list, or a number of processes. "
+        "With `ray`: as many workers as there is room for, or a number.",
     )
     ray: RayConfig = RayConfig()
     chunk_minutes: float | None = Field(

@@ -81,6 +81,7 @@ def take_in(run: Books, made: Made, progress: Progress, *, dispatch: bool = True
     if result is not None:
         chunk = run.chunks[made.number]
         note_result(run, result)
+        run.totals.workers[made.where] += 1
         progress.advance("images", result.pictures)
         progress.advance("assets", result.num_assets)
         if dispatch and result.chosen and not run.job.catalog.held():

@@ -24,6 +24,7 @@ EXTENSION = "chunk"
 
 _KEPT_AS_THEY_ARE = (
     "state", "reason", "num_candidates", "missing", "work_key", "select_key", "meta_key", "to_choose", "known",
+    "family",
 )  # fmt: skip
 
 
@@ -84,6 +85,7 @@ def _plan_as_json(plan: AssetPlan) -> dict[str, Any]:
     return {
         **{name: getattr(plan, name) for name in _KEPT_AS_THEY_ARE},
         "free_keys": list(plan.free_keys),
+        "kin": list(plan.kin),
         "asset": asdict(plan.asset),
         "prompts": [asdict(prompt) for prompt in plan.prompts],
         "review": [review.number, [d.as_json() for d in review.decisions]] if review != NOTHING else None,
@@ -99,6 +101,7 @@ def _plan_from_json(plain: Mapping[str, Any]) -> AssetPlan:
         asset=_asset_from_json(plain["asset"]),
         prompts=tuple(_prompt_from_json(item) for item in plain["prompts"]),
         free_keys=(plain["free_keys"][0], plain["free_keys"][1]),
+        kin=tuple(plain["kin"]),
         review=review,
         pins=pins,
         **{name: plain[name] for name in _KEPT_AS_THEY_ARE},

@@ -17,8 +17,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Protocol
 
 from assetmill.engines.protocols import EngineError
 from assetmill.operate.devices import keep_to_device
@@ -32,6 +33,9 @@ IN_HAND = 2
 GIVEN_UP_AFTER = 3
 """Deaths of one device's process in a row, with nothing finished between, after which the device is left alone."""
 
+LOOK_SECONDS = 0.5
+"""How often who waits for a worker looks whether one came back by itself."""
+
 CLOSE_SECONDS = 20.0
 """How long a worker may take to end when it has nothing left to do."""
 
@@ -44,23 +48,77 @@ class WorkerCrashed(RuntimeError):
         super().__init__(f"chunk {number}: its worker process died {tries} times, the last time on {where}")
 
 
+class Died(Exception):
+    """A worker's process is gone, and what it was asked for with it."""
+
+
+class Hand(Protocol):
+    """A worker process as its crew sees it.
+
+    `starts` counts how often it came to life. A dead one that `returns` comes back by itself, or is `gone` for good;
+    another is started by whoever wants it next.
+    """
+
+    name: str
+    starts: int
+    lives: bool
+    returns: bool
+    gone: bool
+
+    def start(self) -> None:
+        """Brings it to life, models loaded. Raises EngineError."""
+
+    def make(self, number: int) -> Made:
+        """Makes a chunk. Raises Died, or what the worker raised."""
+
+    def drain(self) -> None: ...
+    def ask_to_close(self) -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class _Post:
+    """What a crew notes of a worker: chunks in its hands, who waits to have it alone, its deaths in a row."""
+
+    worker: Hand
+    in_hand: int = 0
+    claimed: bool = False
+    deaths: int = 0
+    _counted: int = 0
+
+    def note_death(self) -> None:
+        """Counts a death once, however many chunks it took along."""
+        if self._counted != self.worker.starts:
+            self._counted = self.worker.starts
+            self.deaths += 1
+
+    @property
+    def fit(self) -> bool:
+        return self.deaths < GIVEN_UP_AFTER and not self.worker.gone
+
+    @property
+    def ready(self) -> bool:
+        """Alive, or dead with nobody at work on starting it again."""
+        return self.fit and (self.worker.lives or not (self.in_hand or self.worker.returns))
+
+
 class Crew:
     """Worker processes of one run. `make` may be called from as many threads as there are slots."""
 
-    def __init__(self, place: RunPlace, devices: Sequence[str], *, threads: int | None = None) -> None:
-        self._workers = [_Worker(place, device, n, threads) for n, device in enumerate(devices)]
+    def __init__(self, workers: Sequence[Hand]) -> None:
+        self._posts = [_Post(worker) for worker in workers]
         self._free = threading.Condition()
         self._draining = False
 
     @property
     def num_slots(self) -> int:
         """Chunks that may be under way at a time."""
-        return IN_HAND * len(self._workers)
+        return IN_HAND * len(self._posts)
 
     def open(self) -> None:
         """Starts all processes and waits until their models are loaded. Raises what the first failed one raised."""
-        with ThreadPoolExecutor(len(self._workers)) as beside:
-            for opening in [beside.submit(worker.start) for worker in self._workers]:
+        with ThreadPoolExecutor(len(self._posts)) as beside:
+            for opening in [beside.submit(post.worker.start) for post in self._posts]:
                 opening.result()
 
     def make(self, number: int, *, alone: bool = False) -> Made:
@@ -70,90 +128,108 @@ class Crew:
         """
         tries, former = 1 if alone else 2, ""
         for attempt in range(1, tries + 1):
-            with self._a_worker(alone or attempt > 1, former) as worker:
+            with self._a_worker(alone or attempt > 1, former) as post:
+                if post is None:
+                    return Made(number, None)
                 try:
-                    return worker.make(number)
-                except _Died:
-                    former = worker.name
-                    log.warning("chunk %d: the worker process on %s died", number, worker.name)
+                    made = post.worker.make(number)
+                    post.deaths = 0
+                    return made
+                except Died:
+                    former = post.worker.name
+                    log.warning("chunk %d: the worker process on %s died", number, former)
+                    if not alone:  # else it says something about that chunk, not about the device
+                        post.note_death()
         raise WorkerCrashed(number, tries, former)
 
     def drain(self) -> None:
         """Tells all workers to let the batch on the device end and to drop what is not whole."""
         with self._free:
             self._draining = True
-        for worker in self._workers:
-            worker.drain()
+            self._free.notify_all()
+        for post in self._posts:
+            post.worker.drain()
 
     def close(self) -> None:
         """Ends the processes. What is under way is dropped."""
-        for worker in self._workers:
-            worker.ask_to_close()
-        for worker in self._workers:
-            worker.close()
+        for post in self._posts:
+            post.worker.ask_to_close()
+        for post in self._posts:
+            post.worker.close()
 
     # --- inside -----------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _a_worker(self, alone: bool, former: str) -> Iterator[_Worker]:
-        """A worker with a free hand, or with both; one that died is started again. Not `former` if there is another."""
+    def _a_worker(self, alone: bool, former: str) -> Iterator[_Post | None]:
+        """A worker with a free hand, or with both; one that died is started again. Not `former` if there is another.
+
+        None when the crew drains before one is free.
+        """
         with self._free:
-            worker = self._await_worker(alone, former)
+            post = self._await_alone(former) if alone else self._await_beside()
+        if post is None:
+            yield None
+            return
         try:
-            if not worker.lives:
-                worker.start()
+            if not post.worker.lives and not post.worker.returns:
+                post.worker.start()
                 if self._draining:
-                    worker.drain()
+                    post.worker.drain()
                 with self._free:
                     self._free.notify_all()
-            yield worker
+            yield post
         finally:
             with self._free:
-                worker.in_hand -= IN_HAND if alone else 1
+                post.in_hand -= IN_HAND if alone else 1
                 self._free.notify_all()
 
-    def _await_worker(self, alone: bool, former: str) -> _Worker:
-        claimed: _Worker | None = None
-        while True:
-            fit = [w for w in self._workers if w.deaths < GIVEN_UP_AFTER]
-            if not fit:
-                raise EngineError(
-                    f"the worker processes on {', '.join(w.name for w in self._workers)} die again and again; look at "
-                    "the system's log (out of memory? a broken GPU?), or try `run.execution: local`"
-                )
-            if not alone:
-                free = [w for w in fit if not w.claimed and w.in_hand < IN_HAND and (w.lives or not w.in_hand)]
-                if free:
-                    worker = min(free, key=lambda w: w.in_hand)
-                    worker.in_hand += 1  # nobody else takes one that is dead, while it starts again
-                    worker.alone = False
-                    return worker
-            else:
-                if claimed is None or claimed not in fit:
-                    others = [w for w in fit if w.name != former and not w.claimed] or [w for w in fit if not w.claimed]
-                    if others:
-                        claimed = min(others, key=lambda w: w.in_hand)
-                        claimed.claimed = True
-                if claimed is not None and not claimed.in_hand:
-                    claimed.claimed, claimed.in_hand, claimed.alone = False, IN_HAND, True
-                    return claimed
-            self._free.wait()
+    def _await_beside(self) -> _Post | None:
+        while not self._draining:
+            self._demand_one()
+            free = [p for p in self._posts if p.ready and not p.claimed and p.in_hand < IN_HAND]
+            if free:
+                post = min(free, key=lambda p: p.in_hand)
+                post.in_hand += 1  # nobody else takes one that is dead, while it starts again
+                return post
+            self._free.wait(LOOK_SECONDS)
+        return None
+
+    def _await_alone(self, former: str) -> _Post | None:
+        claimed: _Post | None = None
+        while not self._draining:
+            self._demand_one()
+            if claimed is not None and not claimed.fit:
+                claimed.claimed, claimed = False, None
+            if claimed is None:
+                open_ = [p for p in self._posts if p.fit and not p.claimed and (p.worker.lives or not p.worker.returns)]
+                others = [p for p in open_ if p.worker.name != former] or open_
+                if others:
+                    claimed = min(others, key=lambda p: p.in_hand)
+                    claimed.claimed = True
+            if claimed is not None and not claimed.in_hand and claimed.ready:
+                claimed.claimed, claimed.in_hand = False, IN_HAND
+                return claimed
+            self._free.wait(LOOK_SECONDS)
+        if claimed is not None:
+            claimed.claimed = False
+        return None
+
+    def _demand_one(self) -> None:
+        """Raises EngineError when no worker is left that could ever make a chunk."""
+        if not any(post.fit for post in self._posts):
+            raise EngineError(
+                f"the worker processes on {', '.join(p.worker.name for p in self._posts)} die again and again; look at "
+                "the system's log (out of memory? a broken GPU?), or try `run.execution: local`"
+            )
 
 
-class _Died(Exception):
-    """The process is gone."""
-
-
-class _Worker:
-    """One process and the pipe to it. `in_hand`, `claimed` and `alone` are the crew's notes."""
+class ProcessHand:
+    """One process of this machine and the pipe to it."""
 
     def __init__(self, place: RunPlace, device: str, number: int, threads: int | None) -> None:
         self.name = device or f"process {number + 1}"
-        self.in_hand = 0
-        self.claimed = False
-        self.alone = False
-        self.deaths = 0
-        self.lives = False
+        self.starts = 0
+        self.lives = self.returns = self.gone = False
         self._arguments = (place, device, threads)
         self._waiting: dict[int, Future[Any]] = {}
         self._tickets = 0
@@ -178,25 +254,25 @@ class _Worker:
             with self._lock:
                 self._waiting[0] = ready
                 self.lives = True
+                self.starts += 1
             threading.Thread(target=self._listen, args=(self._pipe,), name=f"listen {self.name}", daemon=True).start()
             try:
                 ready.result()
-            except _Died:
+            except Died:
                 raise EngineError(
                     f"the worker process on {self.name} died while it loaded its models (out of memory?)"
                 ) from None
 
     def make(self, number: int) -> Made:
-        """Makes a chunk. Raises _Died, or what the worker raised."""
+        """Makes a chunk. Raises Died, or what the worker raised."""
         future: Future[Any] = Future()
         with self._lock:
             if not self.lives:
-                raise _Died
+                raise Died
             self._tickets += 1
             self._waiting[self._tickets] = future
             self._send("make", self._tickets, number)
         made: Made = future.result()
-        self.deaths = 0
         return made
 
     def drain(self) -> None:
@@ -243,11 +319,9 @@ class _Worker:
         with self._lock:
             left, self._waiting = self._waiting, {}
             self.lives = False
-            if any(left) and not self.alone:  # else it says something about that chunk, not about the device
-                self.deaths += 1
             pipe.close()
         for future in left.values():
-            future.set_exception(_Died())
+            future.set_exception(Died())
 
 
 # --- in the worker process ------------------------------------------------------------------------------------

@@ -160,6 +160,28 @@ def open_worker(place: RunPlace, models: LoadedModels | None = None, *, threads:
     return SnapshotWorker(place, models, threads=threads)
 
 
+_KEPT: dict[str, SnapshotWorker] = {}
+"""Open workers of this process by run id: tasks name the run and find its models warm."""
+
+
+def keep_worker(place: RunPlace, *, threads: int | None = None) -> SnapshotWorker:
+    """Opens a worker for a run in this process, unless it is open: `make_here` finds it. Raises as `plain_error`."""
+    if place.run not in _KEPT:
+        try:
+            _KEPT[place.run] = open_worker(place, threads=threads)
+        except Exception as error:  # noqa: BLE001 - none is lost
+            raise plain_error(error) from None
+    return _KEPT[place.run]
+
+
+def make_here(run_id: str, number: int) -> Made:
+    """Makes a chunk with the worker that this process keeps. Raises what a driver can be told (see `plain_error`)."""
+    try:
+        return _KEPT[run_id].make(number)
+    except Exception as error:  # noqa: BLE001
+        raise plain_error(error) from None
+
+
 def describe_place() -> str:
     """Machine, process and GPU of this worker, for messages."""
     gpu = os.environ.get("CUDA_VISIBLE_DEVICES")

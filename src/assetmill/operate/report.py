@@ -49,6 +49,7 @@ class RunTotals:
     troubled: dict[str, str] = field(default_factory=dict)
     set_aside: tuple[str, ...] = ()
     crashed: tuple[str, ...] = ()
+    workers: Counter[str] = field(default_factory=Counter)
     versions: Mapping[str, str] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -147,6 +148,7 @@ def build_report(
         "chosen": totals.chosen,
         "cut": totals.cut,
         "lanes": totals.lanes,
+        "workers": dict(totals.workers),
         "troubled": troubled,
         "bad_rows": [str(p) for p in plan.bad_rows],
         "damaged": list(damaged),

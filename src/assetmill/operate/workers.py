@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from assetmill.operate.admission import Books, admit_chunk, note_crash, take_in
 from assetmill.operate.crew import Crew, WorkerCrashed
-from assetmill.operate.produce import ChunkResult, Progress
+from assetmill.operate.produce import BreakerTripped, ChunkResult, Progress
 
 
 class CrewWorkers:
@@ -24,11 +24,14 @@ class CrewWorkers:
         for alone in (False, True):
             numbers = [n for n, chunk in enumerate(self.run.chunks) if chunk.alone is alone]
             with ThreadPoolExecutor(self.num_slots, thread_name_prefix="crew") as slots:
-                for making in [slots.submit(self.make_one, n) for n in numbers]:
+                for making in [slots.submit(self._make_or_end, n) for n in numbers]:
                     making.result()
 
     def make_one(self, number: int) -> ChunkResult | None:
-        """Makes one chunk; None when it was not admitted, was dropped, or its process died twice."""
+        """Makes one chunk; None when it was not admitted, was dropped, or its process died twice.
+
+        Raises what the worker raised, and BreakerTripped; then the other workers drain.
+        """
         run, chunk = self.run, self.run.chunks[number]
         if not admit_chunk(run, chunk):
             return None
@@ -37,10 +40,22 @@ class CrewWorkers:
         except WorkerCrashed as error:
             note_crash(run, chunk, error.tries, str(error))
             return None
-        except Exception as error:
-            run.reason = run.reason or str(error)  # no further chunk is admitted
-            self.crew.drain()
+        except BreakerTripped as error:
+            self._end(error)
             raise
+
+    # --- inside -----------------------------------------------------------------------------------------------
+
+    def _make_or_end(self, number: int) -> None:
+        try:
+            self.make_one(number)
+        except Exception as error:
+            self._end(error)
+            raise
+
+    def _end(self, error: Exception) -> None:
+        self.run.reason = self.run.reason or str(error)  # no further chunk is admitted
+        self.crew.drain()
 
 
 @contextmanager

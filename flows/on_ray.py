@@ -60,7 +60,12 @@ OTHERS_SECONDS = 60.0
 
 
 def _worth_retrying(_task: Any, _run: Any, state: State[Any]) -> bool:
-    """A broken model or bad input stays broken; a store that did not answer may answer in a minute."""
+    """A broken model or bad input stays broken; a store that did not answer may answer in a minute.
+
+    What ran out of time may still be on the device: it waits for the next run.
+    """
+    if state.name == "TimedOut":
+        return False
     error = state.result(raise_on_failure=False) if state.is_failed() else None
     return not isinstance(error, BreakerTripped | InputError | EngineError)
 
@@ -148,6 +153,8 @@ class ActorHand:
         self.lives = self.gone = False
         self.problem: Exception | None = None
         self._runner, self._run_id = runner, place.run
+        limit = config.run.chunk_minutes
+        self._task = make_chunk_there.with_options(timeout_seconds=limit * 60) if limit else make_chunk_there
         self._changing = threading.Lock()
         threads = config.run.threads or (None if gpus else max(1, int(config.run.ray.cpus)))
         self._actor: Any = (
@@ -166,7 +173,7 @@ class ActorHand:
     def make(self, number: int) -> Made:
         """Makes a chunk as a Prefect task run in the actor. Raises Died, or what the worker raised."""
         starts = self.starts
-        future = self._runner.submit_to(self._actor, make_chunk_there, {"run_id": self._run_id, "number": number})
+        future = self._runner.submit_to(self._actor, self._task, {"run_id": self._run_id, "number": number})
         try:
             state = ray.get(future.wrapped_future)
         except RayActorError as error:

@@ -6,7 +6,7 @@ Starter pictures, eight for each of 240 assets whose prompts leave the colour op
 likes warm colours and centred objects, by chance more or less; their decisions go the way that real ones go: records,
 folded, turned into pairs. 80 assets are held out; nothing is learned from them, and no setting was chosen on them. The
 curve learns from more and more of the others. Takes some 4 minutes, and 4 more for a pool that isn't there yet. Writes
-docs/figures/ranker.json, docs/img/ranker.svg and the figures of docs/ranker.md.
+docs/figures/ranker.json, docs/img/ranker.svg, docs/img/ranker-picks.png and the figures of docs/ranker.md.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from taste_pool import open_pool
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES, PAGE = ROOT / "docs" / "figures" / "ranker.json", ROOT / "docs" / "ranker.md"
 PLOT = ROOT / "docs" / "img" / "ranker.svg"
+PICTURE = ROOT / "docs" / "img" / "ranker-picks.png"
 MARK, END = "<!-- figures: ranker -->", "<!-- end -->"
 NUM_ASSETS, NUM_HELD_OUT = 240, 80
 SIZES = (5, 10, 20, 40, 80, 160)
@@ -61,6 +62,7 @@ class Seen:
     liking: np.ndarray
     scores: np.ndarray
     embeddings: np.ndarray
+    pixels: Sequence[np.ndarray] = ()
 
 
 def main() -> None:
@@ -80,6 +82,7 @@ def main() -> None:
     FIGURES.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
     write_page(figures)
     draw_curve(figures, PLOT)
+    draw_picks(known, held_out, PICTURE)
     gain = figures["result"]["gain"]
     say(f"gain {gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f}) on {len(held_out)} held-out assets")
 
@@ -107,7 +110,7 @@ def read_pool(config: Path) -> list[Seen]:
     found = [
         Seen(
             name, collections[name], p.blobs, p.liking, np.array([scores[name][b] for b in p.blobs]),
-            np.stack([vectors[b] for b in p.blobs]),
+            np.stack([vectors[b] for b in p.blobs]), [pictures[name][b] for b in p.blobs],
         )
         for name, p in look_at(pictures).items()
     ]  # fmt: skip
@@ -345,6 +348,23 @@ def draw_curve(figures: Mapping[str, Any], file: Path) -> None:
         axes.spines[side].set_visible(False)
     figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
     pyplot.close(figure)
+
+
+def draw_picks(known: Sequence[Seen], held_out: Sequence[Seen], file: Path, num: int = 10) -> None:
+    """The first held-out assets: the judge's picks above, with the taste of `measure_result`'s ranker below."""
+    from PIL import Image
+
+    rng = np.random.default_rng(1)
+    ranker = train([review(s, rng) for s in known], min_assets=MIN_ASSETS)
+    rows: list[list[np.ndarray]] = [[], []]
+    for seen in held_out[:num]:
+        both = seen.scores + ranker.bonus(ranker.values("", seen.embeddings))
+        for row, values in zip(rows, (seen.scores, both), strict=True):
+            row.append(seen.pixels[int(np.argmax(values))])
+    gap = np.full((6, sum(p.shape[1] for p in rows[0]), 3), 255, np.uint8)
+    sheet = Image.fromarray(np.vstack([np.hstack(rows[0]), gap, np.hstack(rows[1])]))
+    sheet = sheet.resize((sheet.width * 3 // 2, sheet.height * 3 // 2), Image.Resampling.LANCZOS)
+    sheet.quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
 def _share(estimate: Mapping[str, float]) -> str:

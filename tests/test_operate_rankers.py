@@ -94,9 +94,10 @@ def run_once(tmp_path_factory: pytest.TempPathFactory) -> Production:
 
 @pytest.fixture(scope="module")
 def reviewed_once(run_once: Production, tmp_path_factory: pytest.TempPathFactory) -> Production:
-    """The same, whose first assets somebody with a clear taste has gone through."""
+    """The same, whose first assets somebody with a clear taste has gone through, with the ranker trained on that."""
     made = copy_of(run_once, tmp_path_factory.mktemp("reviewed"))
     Fan(made).review(ids(0, NUM))
+    train_ranker(made.path)
     return made
 
 
@@ -168,7 +169,7 @@ def test_train_promote_and_choose(reviewed: Production) -> None:
     made.run()
     before = {e.asset_id: e.blob for e in made.catalog.iter_entries()}
     assert made.states() == {"unchanged": NUM + 10}
-    trained = train_ranker(made.path)
+    (trained,) = list_rankers(made.path)
     assert trained["assets"] == NUM
     assert trained["agreement"]["gain"]["low"] > 0
     assert train_ranker(made.path)["ranker"] == trained["ranker"], "the same decisions give the same ranker"
@@ -236,7 +237,7 @@ def test_groups_of_a_column(run_once: Production, tmp_path: Path) -> None:
 
 def test_evaluation_on_what_was_decided_since(reviewed: Production) -> None:
     """Assets that the ranker has not seen are measured by themselves; before there are any, there is none."""
-    trained = train_ranker(reviewed.path)
+    (trained,) = list_rankers(reviewed.path)
     found = evaluate_ranker(reviewed.path)
     assert found.key == trained["ranker"]
     assert found.fresh is None
@@ -253,7 +254,7 @@ def test_evaluation_on_what_was_decided_since(reviewed: Production) -> None:
 
 def test_fresh_decisions_can_refuse_a_promotion(reviewed: Production) -> None:
     """A ranker whose reviewer changed their mind since is not promoted, however well it did in training."""
-    old = train_ranker(reviewed.path)
+    (old,) = list_rankers(reviewed.path)
     Fan(reviewed, -1).review(ids(NUM, NUM + 10))
     with pytest.raises(InputError, match="10 assets decided about since"):
         promote_ranker(reviewed.path, old["ranker"], by="lead")
@@ -276,7 +277,7 @@ def test_what_cannot_be_done_says_why(run_once: Production, tmp_path: Path) -> N
 
 def test_a_ranker_of_another_judge_stops_the_plan(reviewed: Production) -> None:
     """Selection is never made quietly without the ranker that was promoted; `use: off` is the way to do so."""
-    document = read_ranker(reviewed.store, NAME, train_ranker(reviewed.path)["ranker"])
+    document = read_ranker(reviewed.store, NAME, list_rankers(reviewed.path)[0]["ranker"])
     key = put_ranker(reviewed.store, NAME, {**document, "judge": "f" * 64})
     append_promotion(reviewed.store, NAME, key, seen=0, by="lead")
     with pytest.raises(InputError, match="trained under another judge"):

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from assetmill import cli
+from assetmill.engines.protocols import EngineError
 from assetmill.engines.simulated import SimulatedGenerator
 from assetmill.operate.baselines import Baseline, Rehearsal, accept, last_baseline
 from assetmill.operate.gc import collect
@@ -231,6 +232,25 @@ def test_a_broken_model_is_measured_and_kept_out(ran: Production) -> None:
     assert report["rehearsal"]["drift"]["yield"]["change"] == -1
     assert report["rehearsal"]["kept_model"]
     assert report["pictures"] == 4
+
+
+def test_a_model_that_does_not_load_is_kept_out(ran: Production, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that fails is no reason to make nothing: the night has a model that works. The first night has none."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise EngineError("the weights are damaged")
+
+    monkeypatch.setattr("assetmill.operate.rehearsing.rehearse", fail)
+    ran.sheet = rows(9)
+    ran.change(model={"options": {"skill": 0.7}})
+    report = ran.run()
+    assert (report["exit_code"], report["rehearsal"]["outcome"], report["pictures"]) == (1, "failed", 4)
+    assert report["rehearsal"]["kept_model"]
+    assert "the weights are damaged" in report["reason"]
+    assert [n.level for n in look_first({}, report, ()) if "damaged" in n.why] == ["act"]
+    shutil.rmtree(ran.folder / "out")
+    with pytest.raises(EngineError, match="damaged"):
+        ran.run()
 
 
 def test_golden_pictures_count_against_the_budget(made: Production) -> None:

@@ -147,10 +147,13 @@ def decisions_show(config: ConfigPath, asset: Asset, as_json: AsJson = False) ->
     from assetmill.operate.console import make_table
 
     rows = [
-        (p.rank, p.blob[:12], "" if p.score is None else f"{p.score:.3f}", p.standing, p.reason, p.file)
+        (
+            p.rank, p.blob[:12], "" if p.score is None else f"{p.score:.3f}", f"{p.taste:+.3f}" if p.taste else "",
+            p.standing, p.reason, p.file,
+        )
         for p in pictures
-    ]
-    names = ("no.", "picture", "score", "is", "why", "file")
+    ]  # fmt: skip
+    names = ("no.", "picture", "score", "taste", "is", "why", "file")
     stderr_console().print(make_table(f"{asset}: {review.status}", names, rows))
     said = []
     for d in review.decisions:

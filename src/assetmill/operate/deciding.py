@@ -18,7 +18,8 @@ MIN_DIGITS = 6
 class Shown:
     """One picture of an asset. `standing` is chosen, approved, rejected, refused (by a gate) or empty; `reason` why.
 
-    `score` is that of the latest judge (its key is `judge`); `file` is its key in the store.
+    `score` is that of the latest judge (its key is `judge`), `taste` what the house ranker adds to it; `file` is its
+    key in the store.
     """
 
     blob: str
@@ -31,6 +32,7 @@ class Shown:
     template: str
     positive: str
     file: str
+    taste: float = 0.0
 
 
 def list_pictures(history: AssetHistory, review: ReviewState, ranker: HouseRanker | None = None) -> list[Shown]:
@@ -77,6 +79,7 @@ def list_pictures(history: AssetHistory, review: ReviewState, ranker: HouseRanke
                 template=asked.template,
                 positive=asked.request.positive,
                 file=blob_path(blob, made.media_type.rpartition("/")[2]),
+                taste=round(bonus.get(blob, 0.0), 6),
             )
         )
     return shown

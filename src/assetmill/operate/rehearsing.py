@@ -4,9 +4,11 @@
     accepted    the first baseline, or within the limits: the new baseline
     waiting     within the limits, or nothing to compare with: a person is to accept it
     beyond      it fell further than a limit allows
+    failed      it could not be rehearsed: its model does not load, or makes nothing
 
-After `beyond`, and after `waiting` where there is a baseline, the night works with the baseline's setup. Where that
-cannot be had again (a library was replaced, a folder overwritten) it makes nothing and publishes what is settled.
+After `beyond` and `failed`, and after `waiting` where there is a baseline, the night works with the baseline's setup.
+Where that cannot be had again (a library was replaced, a folder overwritten) it makes nothing and publishes what is
+settled.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ class Finding:
     rehearsal: Rehearsal | None = None
     num_made: int = 0
     without_measure: tuple[str, ...] = ()
+    failure: str = ""
 
     @property
     def holds(self) -> bool:
@@ -48,6 +51,8 @@ class Finding:
     @property
     def reason(self) -> str:
         """In words, what stands against the setup; empty where nothing does."""
+        if self.failure:
+            return f"it cannot be rehearsed: {self.failure}"
         if self.holds or self.rehearsal is None:
             return ""
         why = "; ".join(self.rehearsal.beyond) or self.unknown or "within the limits, but a person is to accept it"
@@ -76,6 +81,7 @@ class Finding:
             "judge_shift": found.judge_shift if found is not None else None,
             "problems": list(found.problems) if found is not None else [],
             "pictures_made": self.num_made,
+            "failure": self.failure,
         }
 
 
@@ -158,9 +164,15 @@ def accept_finding(store: Store, finding: Finding, *, by: str, reason: str = "")
 def open_night(job: Job, *, stages: Stages | None = None, engines: Engines | None = None, run_id: str = "") -> Opening:
     """Rehearses a changed setup and says what to work with. Call it under the config's lock, and only before work.
 
-    Raises what `rehearse` raises.
+    Raises what `rehearse` raises; EngineError only before the first baseline.
     """
-    finding = settle_finding(job, examine(job, stages=stages, engines=engines, run_id=run_id))
+    try:
+        finding = settle_finding(job, examine(job, stages=stages, engines=engines, run_id=run_id))
+    except EngineError as error:
+        baseline = last_baseline(job.store, job.config.name)
+        if baseline is None:
+            raise
+        finding = Finding("failed", baseline, failure=str(error))
     if finding.holds:
         return Opening(job, finding)
     log.warning("the setup is not accepted: %s; %s", finding.reason, WAY_OUT)

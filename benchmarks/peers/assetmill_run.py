@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from assetmill import pipeline
-from assetmill.config import StoreConfig, read_config
+from assetmill.config import PublishConfig, StoreConfig, read_config
 from peers.work import Settings, Work
 
 
@@ -54,5 +54,6 @@ class Assetmill:
             "model": model,
             "run": config.run.model_copy(update={"threads": settings.threads}),
             "store": StoreConfig(url=str(store)),
+            "publish": PublishConfig(),  # the large pictures alone: no contender makes cut-outs and icons of them
         }
         return pipeline.open_job(work.config, config=config.model_copy(update=changes))

@@ -40,11 +40,13 @@ class HouseRanker:
 
     def weigh(self, record: ScoreRecord | Mapping[str, Any]) -> float:
         """What a taste on record, as a record or its JSON, adds to the judge's score; 0 for those of other rankers."""
-        plain = record if isinstance(record, Mapping) else {"judge": record.judge, "value": record.value}
+        judge, value = (
+            (str(record["judge"]), record["value"]) if isinstance(record, Mapping) else (record.judge, record.value)
+        )
         own = taste_judge(self.key, "")
-        if plain["value"] is None or not (plain["judge"] == own or plain["judge"].startswith(f"{own}:")):
+        if value is None or not (judge == own or judge.startswith(f"{own}:")):
             return 0.0
-        return self.bonus(plain["value"])
+        return self.bonus(value)
 
     def record(self, asset: Asset, request_key: str, blob: str, value: float) -> ScoreRecord:
         """A taste as it is kept: `judge` names the ranker and, where the asset's group has its own taste, the group."""

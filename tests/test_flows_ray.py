@@ -54,6 +54,7 @@ def cluster(environment: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen[s
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(420)
 @pytest.mark.skipif(sys.platform != "linux", reason="Ray's test cluster")
 def test_a_killed_node_loses_and_doubles_nothing(tmp_path: Path, environment: dict[str, str]) -> None:
     """Two nodes work, one is killed: the other makes the rest, no picture is on record twice, the catalog is whole."""

@@ -47,7 +47,7 @@ from assetmill.operate.summary import left_text, places_of
 from assetmill.records import InputError
 from assetmill.storage.store import MissingObject
 from showing import Counter, Window
-from slots import device_slot, limit_of
+from slots import device_slots, limits_of
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, TaskRun
@@ -274,8 +274,8 @@ def live_run(
     with pipeline.begin_run(job, night=night, again=again) as run, ExitStack() as stack:
         stack.enter_context(stopped_by_signals(run))
         workers, counter = None, Counter()
-        device = limit_of(job.config) if hold_slot and run.chunks else ""
-        if stack.enter_context(device_slot(device, run.stop)) and run.chunks:
+        limits = limits_of(job.config) if hold_slot and run.chunks else ()
+        if stack.enter_context(device_slots(limits, run.stop)) and run.chunks:
             workers = stack.enter_context(_workers_of(run, counter))
             pipeline.announce(run, counter)
         _LIVE[run.id] = Live(run, workers, counter)

@@ -1,4 +1,4 @@
-"""One night at a time per GPU: a slot of a Prefect concurrency limit, held while models are loaded and used.
+"""One night at a time per GPU: slots of Prefect concurrency limits, held while models are loaded and used.
 
 The limit is Prefect's and shared by all flows of its server. It is made when it is missing, with one slot; more are
 given in the UI. A slot is a lease that its holder renews, so one of a dead process becomes free by itself.
@@ -7,12 +7,14 @@ given in the UI. A slot is a lease that its holder renews, so one of a dead proc
 from __future__ import annotations
 
 import logging
+import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from threading import Event
 
 from assetmill.config import Config
+from assetmill.operate.devices import VISIBLE, devices_of
 
 LEASE_SECONDS = 60.0
 """How long a dead holder's slot stays taken; Prefect's least."""
@@ -23,38 +25,62 @@ _LOOK_SECONDS = 5.0
 log = logging.getLogger("assetmill.flows")
 
 
-def limit_of(config: Config) -> str:
-    """The limit that a config's flows hold: the one it names, else one for its GPU on this machine; empty on a CPU."""
-    if config.run.device_limit is not None:
-        return config.run.device_limit
-    if config.run.execution == "ray" or config.model.engine == "simulated" or config.model.device == "cpu":
-        return ""  # Ray gives out the GPUs of its cluster itself
+def limits_of(config: Config) -> tuple[str, ...]:
+    """The limits that a config's flows hold: the one it names, else one for each of its GPUs on this machine.
+
+    Empty on a CPU. GPUs are named by the machine's own numbers, so that nights kept to different ones by
+    CUDA_VISIBLE_DEVICES don't wait for each other.
+    """
+    run = config.run
+    if run.device_limit is not None:
+        return (run.device_limit,)
+    if run.execution == "ray" or config.model.engine == "simulated" or config.model.device == "cpu":
+        return ()  # Ray gives out the GPUs of its cluster itself
     from assetmill.engines.devices import pick_device
 
-    device = pick_device(config.model.device)
-    return "" if device.type == "cpu" else f"{socket.gethostname()}-{str(device).replace(':', '-')}"
+    wishes = devices_of(config) if run.execution == "processes" else ("",)
+    devices = {str(pick_device(wish or config.model.device)) for wish in wishes}
+    return tuple(sorted(f"{socket.gethostname()}-{_own_name(device)}" for device in devices - {"cpu"}))
+
+
+def _own_name(device: str) -> str:
+    """The name of a device on its machine, whatever this process sees: `cuda-4`."""
+    kind, _, number = device.partition(":")
+    seen = [part.strip() for part in os.environ.get(VISIBLE, "").split(",") if part.strip()] if kind == "cuda" else []
+    own = seen[int(number)] if number and int(number) < len(seen) else number
+    return f"{kind}-{own}" if own else kind
 
 
 @contextmanager
-def device_slot(name: str, stop: Event) -> Iterator[bool]:
-    """Waits for a slot of the limit and holds it while the block runs. An empty name is no limit.
+def device_slots(names: Sequence[str], stop: Event) -> Iterator[bool]:
+    """Waits for a slot of every limit and holds them while the block runs. Without names nothing is waited for.
 
     Gives False where `stop` was set while it waited: then nothing is held. A server that dies later changes nothing
-    for who holds the slot.
+    for who holds a slot. All flows ask in the same order, so that no two wait for each other.
     """
-    if not name:
-        yield True
-        return
-    _make_limit(name)
-    slot = _wait_for_slot(name, stop)
+    held: list[tuple[str, ExitStack]] = []
     try:
-        yield slot is not None
+        for name in sorted(names):
+            _make_limit(name)
+            slot = _wait_for_slot(name, stop)
+            if slot is None:
+                break
+            held.append((name, slot))
+        all_held = len(held) == len(names)
+        if not all_held:
+            _give_back(held)
+        yield all_held
     finally:
-        if slot is not None:
-            try:
-                slot.close()
-            except Exception as error:  # noqa: BLE001 - the lease runs out by itself
-                log.warning("the slot of %s could not be given back, it becomes free by itself: %s", name, error)
+        _give_back(held)
+
+
+def _give_back(held: list[tuple[str, ExitStack]]) -> None:
+    while held:
+        name, slot = held.pop()
+        try:
+            slot.close()
+        except Exception as error:  # noqa: BLE001 - the lease runs out by itself
+            log.warning("the slot of %s could not be given back, it becomes free by itself: %s", name, error)
 
 
 def _wait_for_slot(name: str, stop: Event) -> ExitStack | None:

@@ -142,11 +142,12 @@ def the_machine_is_shut_down(folder: Path) -> Any:
 
 
 def a_person_cancels_while_it_waits_for_a_slot(folder: Path) -> Any:
-    with slots.device_slot("taken by a test", Event()) as held:
+    with slots.device_slots(["taken by a test"], Event()) as held:
         stop = Event()
         Timer(0.5, stop.set).start()
-        with slots.device_slot("taken by a test", stop) as other:
-            return {"held": held, "other": other}
+        with slots.device_slots(["taken by a test", "free"], stop) as other:
+            with slots.device_slots(["free"], Event()) as given_back:
+                return {"held": held, "other": other, "given_back": given_back}
 
 
 SCENARIOS: tuple[Callable[[Path], Any], ...] = (

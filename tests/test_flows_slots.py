@@ -13,7 +13,7 @@ import torch
 from assetmill.config import Config
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "flows"))
-import slots  # noqa: E402  (beside the flows, no package)
+import slots
 
 HOST = socket.gethostname()
 

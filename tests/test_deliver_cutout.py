@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFilter
 
+from assetmill.curate.cutout_gates import measure_fringe
 from assetmill.deliver.cutout import Cutout, apply_alpha, bleed, cut_out
 from assetmill.starter.renderer import draw, sample_spec
 
@@ -116,6 +117,18 @@ def test_stains_of_soft_pictures_go() -> None:
     found = [agreement(cut_out(stained(seed)), disc(256, 72.0)) for seed in range(8)]
     assert np.mean(found) > 0.95
     assert min(found) > 0.93
+
+
+@pytest.mark.parametrize("scaling", [Image.Resampling.NEAREST, Image.Resampling.BICUBIC])
+def test_blurred_edges_get_soft_alphas(scaling: Image.Resampling) -> None:
+    """An edge that fades over many pixels, in steps or without, keeps nothing of the ground's colour."""
+    sharp = Image.fromarray(np.rint(disc(64, 18.0) * 255).astype(np.uint8))
+    alpha = np.asarray(sharp.filter(ImageFilter.GaussianBlur(1.5))) / 255
+    small = Image.fromarray(compose(alpha, (150, 75, 30), (58, 61, 70)))
+    picture = np.asarray(small.resize((256, 256), scaling))
+    cutout = cut_out(picture)
+    assert cutout.edge >= 2
+    assert measure_fringe(picture, cutout.rgba) < 0.1
 
 
 def test_thin_lines_survive() -> None:

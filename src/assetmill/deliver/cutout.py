@@ -53,6 +53,9 @@ _FULL = 0.9
 _MIXED = 0.25
 """An edge ends where fewer of the pixels at one depth are mixtures."""
 
+_DEEPER = 2
+"""How many pixels deeper they are compared with: over one alone a soft edge hardly changes."""
+
 _ON_LINE = 0.5
 """A colour is a mixture where it lies no further off the line of two, as a share of its distance from the ground."""
 
@@ -337,10 +340,10 @@ class _Behind:
 
 def _edge_width(pixels: np.ndarray, depth: np.ndarray, ground: _Behind) -> int:
     """Pixels over which object and ground mix, 0 (pixel art) to `_MAX_EDGE`: while many lie between the ground and
-    what is one pixel deeper."""
+    what is a little deeper."""
     for width in range(_MAX_EDGE):
         rows, columns = np.nonzero(depth == width + 1)
-        deeper, known = _gather(pixels, depth == width + 2, rows, columns, 1)
+        deeper, known = _gather(pixels, depth == width + 1 + _DEEPER, rows, columns, _DEEPER)
         if not known.any():
             return width
         rows, columns, deeper = rows[known], columns[known], deeper[known]

@@ -165,6 +165,9 @@ def test_pictures_are_compared_side_by_side(window: Window, desk: Desk) -> None:
     """Two and four panes, zoomed together, with what differs in their settings; the better one is approved there."""
     window.press("c")
     window.page.wait_for_selector(".compare-grid.n2")
+    window.page.wait_for_function(
+        "() => [...document.querySelectorAll('.pane-stage img')].every((i) => i.complete && i.naturalWidth)"
+    )
     window.press("+", "+")
     transforms = window.page.eval_on_selector_all(".pane-stage img", "all => all.map((i) => i.style.transform)")
     assert len(transforms) == 2

@@ -17,6 +17,7 @@ import threading
 import traceback
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,16 @@ from assetmill.operate.licences import declare
 from assetmill.operate.loading import load_for
 from assetmill.operate.produce import BreakerTripped, ChunkWorker
 from assetmill.operate.recipes import open_recipes, read_pictures
-from assetmill.operate.runs import read_json
+from assetmill.operate.runs import read_json, run_time
 from assetmill.operate.stages import Stage, Stages
 from assetmill.operate.taste import HouseRanker, house_ranker
-from assetmill.records import Adapter, InputError, content_key
+from assetmill.records import Adapter, CandidateRecord, InputError, content_key, parse_record
 from assetmill.storage.bans import open_bans
 from assetmill.storage.index import open_index
 from assetmill.storage.layout import segment_path
 from assetmill.storage.parallel import map_ahead
 from assetmill.storage.rankers import read_ranker
+from assetmill.storage.segments import read_segment
 from assetmill.storage.store import (
     CorruptObject,
     MissingObject,
@@ -127,11 +129,15 @@ class SnapshotWorker:
         """Makes a chunk and commits its records. Raises what engines and store raise, and BreakerTripped."""
         chunk, bases = parse_chunk(get_blob(self.store, self.chunks[number]["blob"], EXTENSION))
         self._bases.add(bases)
-        if self.store.stat(segment_path(self.place.config, chunk.key, 0)) is not None:
+        before = 0
+        segment = segment_path(self.place.config, chunk.key, 0)
+        if self.store.stat(segment) is not None:
             # Made before, and nobody heard of it: its records say what there is.
+            before = _count_made(self.store, segment, self.place.run)
             chunk = replace(chunk, plans=tuple(replace(plan, known=True) for plan in chunk.plans))
             self._worker.histories = open_index(self.store, self.place.config)
         results = [] if self.stop.is_set() else list(self._worker.process([chunk]))
+        results = [replace(result, pictures=result.pictures + before) for result in results]
         return self._made(number, chunk, results)
 
     def close(self) -> None:
@@ -148,6 +154,14 @@ class SnapshotWorker:
             number, results[0] if results else None, self.stages.take(), checked, bad,
             dict(engines.generator.versions()), 1 + len(engines.lanes), describe_place(),
         )  # fmt: skip
+
+
+def _count_made(store: Store, key: str, run_id: str) -> int:
+    """How many candidates a segment says this run made; 0 where it is an earlier run's. Raises CorruptObject."""
+    segment = read_segment(store, key)
+    if datetime.fromisoformat(segment.written).timestamp() < int(run_time(run_id)):
+        return 0
+    return sum(isinstance(parse_record(line), CandidateRecord) for line in segment.lines)
 
 
 def open_worker(place: RunPlace, models: LoadedModels | None = None, *, threads: int | None = None) -> SnapshotWorker:

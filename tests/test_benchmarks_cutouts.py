@@ -47,7 +47,7 @@ def test_figures_of_some_renders(cutouts: Any) -> None:
 
 
 def test_the_page_has_the_committed_figures(cutouts: Any) -> None:
-    """The table on the page is that of docs/figures/cutouts.json; the default tolerance is as good as the best there."""
+    """The table on the page is that of docs/figures/cutouts.json; the default tolerance is as good as any there."""
     figures = json.loads(cutouts.FIGURES.read_text())
     assert "\n".join(cutouts._lines(figures)) in cutouts.PAGE.read_text("utf-8")
     best = max(figures["tolerance"]["scores"].values())

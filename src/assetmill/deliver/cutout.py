@@ -14,7 +14,7 @@ import numpy as np
 
 from assetmill.deliver.ground import Ground, estimate_ground, to_lab
 
-EPOCH = 1
+EPOCH = 2
 """Raised by hand when `cut_out` or `apply_alpha` give other cut-outs of the same picture."""
 
 TOLERANCE = 2.0

@@ -44,10 +44,6 @@ class Cuts:
     def __post_init__(self) -> None:
         self.waiting = [deque() for _ in self.config.at]
 
-    @property
-    def num_waiting(self) -> int:
-        return sum(map(len, self.waiting))
-
     def pause_at(self, level: int) -> float | None:
         """Where a stretch that begins after `level` cuts ends: the next cut, or None for the end of sampling."""
         return self.config.at[level] if level < len(self.config.at) else None

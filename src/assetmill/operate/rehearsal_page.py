@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
 from assetmill.curate.drift import LEVEL
-from assetmill.deliver.picture import PictureError, open_picture
 from assetmill.operate.baselines import Rehearsal, Take
-from assetmill.operate.settle import extension_of
-from assetmill.storage.store import CorruptObject, MissingObject, Store, get_blob
+from assetmill.operate.morning.pictures import small_picture
+from assetmill.storage.store import Store
 
-EDGE = 192
-"""Longest edge of a picture on the page, in pixels."""
-
-_QUALITY = 80
 _MOST = 400
 """Pairs on a page: more would not be looked at, and make it heavy."""
 
@@ -82,15 +76,5 @@ def _shown(store: Store, take: Take | None) -> Mapping[str, Any] | None:
 
 def _picture(store: Store, take: Take) -> str:
     """A small copy as a data URL, empty where there is no picture."""
-    if not take.blob:
-        return ""
-    try:
-        data = get_blob(store, take.blob, extension_of(take.media_type))
-        with open_picture(data) as image:
-            small = image.convert("RGB")
-    except (MissingObject, CorruptObject, PictureError, OSError):
-        return ""
-    small.thumbnail((EDGE, EDGE))
-    out = io.BytesIO()
-    small.save(out, "WEBP", quality=_QUALITY)
-    return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
+    small = small_picture(store, take.blob, take.media_type) if take.blob else None
+    return f"data:image/webp;base64,{base64.b64encode(small).decode()}" if small else ""

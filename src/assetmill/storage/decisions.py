@@ -378,12 +378,3 @@ class DecisionLog:
 def _moment(decision: Decision) -> tuple[str, int, str]:
     """When it was made; within a millisecond an asset's numbers say it, the random part of an id does not."""
     return decision.id[:10], decision.number, decision.id
-
-
-def as_rows(decisions: Collection[Decision]) -> list[dict[str, Any]]:
-    """Decisions as flat rows for a table: nested values as JSON text."""
-    rows = []
-    for decision in decisions:
-        plain = decision.as_json()
-        rows.append({k: canonical_json(v) if isinstance(v, dict) else v for k, v in plain.items()})
-    return rows
